@@ -1,0 +1,1 @@
+//! The adapters of JACO: each module implements one port of `jaco-core`.

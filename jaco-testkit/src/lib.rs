@@ -1,0 +1,1 @@
+//! What tests and labs are built from: fakes, contracts, simulation, bed.
