@@ -1,1 +1,15 @@
-//! To come.
+//! The replicated state and the only function that changes it (spec 04).
+
+pub mod addresses;
+pub mod apply;
+pub mod audit;
+pub mod command;
+pub mod deployment;
+pub mod node;
+pub mod state;
+pub mod token;
+pub mod voters;
+
+pub use apply::apply;
+pub use command::{Applied, Command, Entry, Outcome, Proposal};
+pub use state::ClusterState;

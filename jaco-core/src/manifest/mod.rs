@@ -3,3 +3,26 @@
 mod container_spec;
 pub mod hash;
 pub mod spec;
+
+use std::collections::BTreeMap;
+
+/// STUB
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Bundle {
+    /// j
+    pub jaco: String,
+    /// c
+    pub compose: String,
+    /// c
+    pub contents: BTreeMap<String, spec::Content>,
+}
+impl spec::DeploymentSpec {
+    /// p
+    pub fn privileged_services(&self) -> Vec<crate::id::ServiceName> {
+        self.services
+            .iter()
+            .filter(|(_, s)| s.container.privileged || !s.container.security_opt.is_empty())
+            .map(|(n, _)| n.clone())
+            .collect()
+    }
+}

@@ -1,1 +1,11 @@
-//! To come.
+//! What one node should have, derived from the state; and what to do about the difference.
+//!
+//! Each module has `desired(state, node)`, and `diff(desired, observed)` where something is to
+//! be changed. All are pure and safe to repeat; empty when nothing is to be done.
+
+pub mod bridges;
+pub mod containers;
+pub mod gates;
+pub mod health;
+pub mod ingress;
+pub mod pulls;

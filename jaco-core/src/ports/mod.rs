@@ -1,1 +1,22 @@
-//! To come.
+//! What the core needs from outside: one trait per file, core types only.
+//!
+//! Traits are object-safe and held as `Arc<dyn Port>`. Each has one contract suite in
+//! `jaco-testkit/src/contract`.
+
+pub mod bridge_networks;
+pub mod clock;
+pub mod consensus;
+pub mod container_logs;
+pub mod container_runtime;
+pub mod ids;
+pub mod ingress_proxy;
+pub mod sealer;
+
+pub use bridge_networks::BridgeNetworks;
+pub use clock::Clock;
+pub use consensus::{Consensus, ConsensusError};
+pub use container_logs::ContainerLogs;
+pub use container_runtime::{ContainerRuntime, RuntimeError};
+pub use ids::Ids;
+pub use ingress_proxy::IngressProxy;
+pub use sealer::{SealError, Sealer};

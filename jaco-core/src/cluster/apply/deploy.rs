@@ -1,0 +1,254 @@
+//! Deployments: apply, delete, rollback, scale, and the cluster-wide rules that they obey.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::schedule;
+use crate::cluster::addresses::{self, Scope};
+use crate::cluster::audit::{EventType, record};
+use crate::cluster::command::{Applied, Outcome};
+use crate::cluster::deployment::{Deployment, KEPT_REVISIONS, Replica, Revision};
+use crate::cluster::state::ClusterState;
+use crate::error::{Error, ErrorCode};
+use crate::id::{DeploymentName, Identity, ServiceName};
+use crate::manifest::Bundle;
+use crate::manifest::spec::{DeploymentSpec, Placement};
+
+mod rules;
+
+pub(super) use rules::check;
+
+pub(super) fn apply(
+    state: &mut ClusterState,
+    identity: &Identity,
+    bundle: &Arc<Bundle>,
+    spec: &Arc<DeploymentSpec>,
+    privileged: bool,
+) -> Applied {
+    check(state, spec, privileged)?;
+    let existing = state.deployments.get(&spec.name);
+    if let Some(existing) = existing.filter(|d| d.spec() == spec && !d.deleting) {
+        return Ok(Outcome::Revision {
+            deployment: spec.name.clone(),
+            revision: existing.current,
+            changed: false,
+        });
+    }
+    let admitted = spec.privileged_services();
+    if let Some(service) = admitted.first() {
+        let payload: &[(&str, &dyn std::fmt::Display)] =
+            &[("deployment", &spec.name), ("service", service)];
+        record(
+            state,
+            identity,
+            EventType::PrivilegedWorkloadAdmitted,
+            payload,
+        );
+    }
+    revise(state, identity, EventType::Apply, "apply", bundle, spec)
+}
+
+pub(super) fn rollback(
+    state: &mut ClusterState,
+    identity: &Identity,
+    name: &DeploymentName,
+    to: Option<u64>,
+) -> Applied {
+    let deployment = live(state, name)?;
+    let number = to.or_else(|| deployment.previous());
+    let revision = number.and_then(|number| deployment.revisions.get(&number));
+    let Some(revision) = revision.filter(|revision| revision.number != deployment.current) else {
+        let message = match to {
+            Some(to) => format!("deployment \"{name}\" has no other revision {to} to go back to"),
+            None => format!("deployment \"{name}\" has no previous revision"),
+        };
+        let kept: Vec<String> = deployment.revisions.keys().map(u64::to_string).collect();
+        return Err(
+            Error::new(ErrorCode::NoPreviousRevision, message).with("revisions", kept.join(", "))
+        );
+    };
+    let (bundle, spec) = (Arc::clone(&revision.bundle), Arc::clone(&revision.spec));
+    let cause = format!("rollback to {}", revision.number);
+    // The cluster may have changed since: hosts gone, ports and domains taken by others.
+    check(state, &spec, true)?;
+    revise(state, identity, EventType::Rollback, &cause, &bundle, &spec)
+}
+
+pub(super) fn scale(
+    state: &mut ClusterState,
+    identity: &Identity,
+    name: &DeploymentName,
+    service: &ServiceName,
+    replicas: u32,
+) -> Applied {
+    let deployment = live(state, name)?;
+    let revision = Arc::clone(deployment.revision());
+    let mut spec = DeploymentSpec::clone(&revision.spec);
+    let Some(scaled) = spec.services.get_mut(service) else {
+        return Err(service_not_found(&revision.spec, service));
+    };
+    if scaled.placement == Placement::Global {
+        let message = format!("service \"{service}\" uses placement=global; it cannot be scaled");
+        return Err(Error::new(ErrorCode::ValidationFailed, message).with("field", "replicas"));
+    }
+    if scaled.replicas == replicas {
+        return Ok(Outcome::Revision {
+            deployment: name.clone(),
+            revision: revision.number,
+            changed: false,
+        });
+    }
+    scaled.replicas = replicas;
+    check(state, &spec, true)?;
+    let cause = format!("scale {service}={replicas}");
+    revise(
+        state,
+        identity,
+        EventType::Apply,
+        &cause,
+        &revision.bundle,
+        &Arc::new(spec),
+    )
+}
+
+pub(super) fn delete(
+    state: &mut ClusterState,
+    identity: &Identity,
+    name: &DeploymentName,
+) -> Applied {
+    let mut deployment = Arc::clone(live(state, name)?);
+    Arc::make_mut(&mut deployment).deleting = true;
+    state.deployments.insert(name.clone(), deployment);
+    schedule::release_unused_subnets(state, name);
+    record(state, identity, EventType::Delete, &[("deployment", name)]);
+    Ok(Outcome::Done)
+}
+
+/// A deployment that is not on its way out.
+fn live<'a>(state: &'a ClusterState, name: &DeploymentName) -> Result<&'a Arc<Deployment>, Error> {
+    let deployment = state.deployment(name)?;
+    if deployment.deleting {
+        let message = format!("deployment \"{name}\" is being deleted");
+        return Err(Error::new(ErrorCode::DeploymentNotFound, message));
+    }
+    Ok(deployment)
+}
+
+/// The error for a service that a deployment does not have, listing those it has.
+fn service_not_found(spec: &DeploymentSpec, service: &ServiceName) -> Error {
+    let declared: Vec<&str> = spec.services.keys().map(ServiceName::as_str).collect();
+    let message = format!("deployment \"{}\" has no service \"{service}\"", spec.name);
+    Error::new(ErrorCode::ServiceNotFound, message).with("services", declared.join(", "))
+}
+
+/// Makes a new revision current.
+fn revise(
+    state: &mut ClusterState,
+    identity: &Identity,
+    event: EventType,
+    cause: &str,
+    bundle: &Arc<Bundle>,
+    spec: &Arc<DeploymentSpec>,
+) -> Applied {
+    let name = &spec.name;
+    let mut deployment = state.deployments.get(name).map_or_else(
+        || {
+            Arc::new(Deployment {
+                name: name.clone(),
+                current: 0,
+                revisions: OrdMap::new(),
+                deleting: false,
+                counters: BTreeMap::new(),
+                replicas: OrdMap::new(),
+            })
+        },
+        Arc::clone,
+    );
+    let changed = Arc::make_mut(&mut deployment);
+    let number = changed.current + 1;
+    changed.current = number;
+    changed.deleting = false;
+    let revision = Revision {
+        number,
+        at: state.clock,
+        identity: identity.clone(),
+        cause: cause.to_owned(),
+        bundle: Arc::clone(bundle),
+        spec: Arc::clone(spec),
+    };
+    changed.revisions.insert(number, Arc::new(revision));
+    carry_over(changed);
+    state.deployments.insert(name.clone(), deployment);
+    prune_revisions(state, name);
+    for network in spec.networks.keys() {
+        let scope = Scope {
+            deployment: name.clone(),
+            network: network.clone(),
+        };
+        if addresses::ensure_subnet(state, &scope)? {
+            let subnet = state
+                .subnets
+                .get(&scope)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let payload: &[(&str, &dyn std::fmt::Display)] =
+                &[("network", &scope), ("subnet", &subnet)];
+            record(state, identity, EventType::SubnetAllocated, payload);
+        }
+    }
+    schedule::release_unused_subnets(state, name);
+    let payload: &[(&str, &dyn std::fmt::Display)] = &[
+        ("deployment", name),
+        ("revision", &number),
+        ("cause", &cause),
+    ];
+    record(state, identity, event, payload);
+    Ok(Outcome::Revision {
+        deployment: name.clone(),
+        revision: number,
+        changed: true,
+    })
+}
+
+/// Replicas whose container the new revision would not change belong to it at once; failed
+/// ones get a new start, because an apply is the operator's word that the cause is gone.
+fn carry_over(deployment: &mut Deployment) {
+    let spec = Arc::clone(deployment.spec());
+    let current = deployment.current;
+    let replicas: Vec<Arc<Replica>> = deployment.replicas.values().cloned().collect();
+    for mut replica in replicas {
+        let wanted = spec.services.get(&replica.service);
+        if wanted.is_some_and(|wanted| wanted.spec_hash == replica.spec_hash) {
+            let changed = Arc::make_mut(&mut replica);
+            changed.revision = current;
+            changed.restarts.consecutive = 0;
+            deployment.replicas.insert(replica.id.clone(), replica);
+        }
+    }
+}
+
+/// Keeps the newest revisions, and those that a replica still runs.
+pub(super) fn prune_revisions(state: &mut ClusterState, name: &DeploymentName) {
+    let Some(deployment) = state.deployments.get(name) else {
+        return;
+    };
+    if deployment.revisions.len() <= KEPT_REVISIONS {
+        return;
+    }
+    let surplus = deployment.revisions.len() - KEPT_REVISIONS;
+    let in_use = |number: &u64| deployment.replicas.values().any(|r| r.revision == *number);
+    let dropped: Vec<u64> = deployment
+        .revisions
+        .keys()
+        .take(surplus)
+        .copied()
+        .filter(|n| !in_use(n))
+        .collect();
+    let mut deployment = Arc::clone(deployment);
+    for number in dropped {
+        Arc::make_mut(&mut deployment).revisions.remove(&number);
+    }
+    state.deployments.insert(name.clone(), deployment);
+}

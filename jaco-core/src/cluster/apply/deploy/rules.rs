@@ -1,0 +1,149 @@
+//! Rules of a deployment that only the whole cluster can check (spec 02).
+
+use std::sync::Arc;
+
+use crate::cluster::addresses::ADDRESSES_PER_NETWORK;
+use crate::cluster::deployment::Deployment;
+use crate::cluster::state::ClusterState;
+use crate::error::{Error, ErrorCode};
+use crate::id::NetworkName;
+use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort};
+
+/// Says whether the cluster as it is now can take this deployment.
+///
+/// # Errors
+/// `permission_denied`, `unknown_host`, `port_conflict`, `subnet_pool_exhausted`, or
+/// `validation_failed` for a domain or replica ids that another deployment owns.
+pub(super) fn check(
+    state: &ClusterState,
+    spec: &DeploymentSpec,
+    privileged: bool,
+) -> Result<(), Error> {
+    if let (Some(service), false) = (spec.privileged_services().first(), privileged) {
+        let message = format!(
+            "service \"{service}\" is privileged and this token does not allow privileged workloads"
+        );
+        return Err(Error::new(ErrorCode::PermissionDenied, message).with("service", service));
+    }
+    check_hosts(state, spec)?;
+    check_network_sizes(spec)?;
+    for other in state
+        .deployments
+        .values()
+        .filter(|other| other.name != spec.name)
+    {
+        check_ports(spec, other)?;
+        check_domains(spec, other)?;
+        check_replica_ids(spec, other)?;
+    }
+    Ok(())
+}
+
+fn check_hosts(state: &ClusterState, spec: &DeploymentSpec) -> Result<(), Error> {
+    for (name, service) in &spec.services {
+        let Placement::Hosts(hosts) = &service.placement else {
+            continue;
+        };
+        if let Some(host) = hosts.iter().find(|host| !state.nodes.contains_key(*host)) {
+            let members = state.member_names();
+            let message = format!(
+                "service \"{name}\" is pinned to \"{host}\", which is not a member; \
+                 members: {members}"
+            );
+            return Err(Error::new(ErrorCode::UnknownHost, message)
+                .with("host", host)
+                .with("members", members));
+        }
+    }
+    Ok(())
+}
+
+fn check_network_sizes(spec: &DeploymentSpec) -> Result<(), Error> {
+    for network in spec.networks.keys() {
+        let wanted: usize = spec
+            .services
+            .values()
+            .filter(|service| service.networks.contains_key(network))
+            .filter(|service| service.placement != Placement::Global)
+            .map(|service| service.replicas as usize)
+            .sum();
+        if wanted > ADDRESSES_PER_NETWORK {
+            return Err(network_full(spec, network, wanted));
+        }
+    }
+    Ok(())
+}
+
+fn network_full(spec: &DeploymentSpec, network: &NetworkName, wanted: usize) -> Error {
+    let message = format!(
+        "network \"{network}\" of \"{}\" would need {wanted} addresses and has \
+         {ADDRESSES_PER_NETWORK}",
+        spec.name
+    );
+    Error::new(ErrorCode::SubnetPoolExhausted, message)
+        .with("pool", format!("{}/{network}", spec.name))
+        .with("allocated", ADDRESSES_PER_NETWORK)
+}
+
+fn published(spec: &DeploymentSpec) -> impl Iterator<Item = (&str, &PublishedPort)> {
+    spec.services
+        .iter()
+        .flat_map(|(name, service)| service.ports.iter().map(move |port| (name.as_str(), port)))
+}
+
+fn check_ports(spec: &DeploymentSpec, other: &Arc<Deployment>) -> Result<(), Error> {
+    for (service, port) in published(spec) {
+        let same =
+            |theirs: &PublishedPort| theirs.host == port.host && theirs.protocol == port.protocol;
+        if let Some((owner, _)) = published(other.spec()).find(|(_, theirs)| same(theirs)) {
+            let message = format!(
+                "service \"{service}\" publishes host port {}/{}, which service \"{owner}\" of \
+                 deployment \"{}\" owns",
+                port.host, port.protocol, other.name
+            );
+            return Err(Error::new(ErrorCode::PortConflict, message)
+                .with("owner", format!("{}/{owner}", other.name))
+                .with("port", port.host));
+        }
+    }
+    Ok(())
+}
+
+fn check_domains(spec: &DeploymentSpec, other: &Arc<Deployment>) -> Result<(), Error> {
+    for route in &spec.routes {
+        if other
+            .spec()
+            .routes
+            .iter()
+            .any(|theirs| theirs.domain == route.domain)
+        {
+            let message = format!(
+                "domain \"{}\" belongs to deployment \"{}\"",
+                route.domain, other.name
+            );
+            return Err(Error::new(ErrorCode::ValidationFailed, message)
+                .with("field", "routes")
+                .with("owner", &other.name));
+        }
+    }
+    Ok(())
+}
+
+/// `a-b` with service `c` and `a` with service `b-c` would name the same containers.
+fn check_replica_ids(spec: &DeploymentSpec, other: &Arc<Deployment>) -> Result<(), Error> {
+    for name in spec.services.keys() {
+        let prefix = format!("{}-{name}", spec.name);
+        let theirs = other.spec().services.keys();
+        let mut theirs = theirs.filter(|theirs| format!("{}-{theirs}", other.name) == prefix);
+        if let Some(theirs) = theirs.next() {
+            let message = format!(
+                "replicas of service \"{name}\" would be named like those of service \
+                 \"{theirs}\" of deployment \"{}\"",
+                other.name
+            );
+            return Err(Error::new(ErrorCode::ValidationFailed, message)
+                .with("field", format!("services.{name}")));
+        }
+    }
+    Ok(())
+}

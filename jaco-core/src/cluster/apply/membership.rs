@@ -1,0 +1,157 @@
+//! Forming the cluster, and who is in it (spec 04).
+
+use std::sync::Arc;
+
+use crate::cluster::addresses::Pool;
+use crate::cluster::audit::{EventType, record};
+use crate::cluster::command::{Applied, ClusterInit, NewNode, Outcome};
+use crate::cluster::deployment::Replica;
+use crate::cluster::node::{Node, NodeCondition};
+use crate::cluster::state::{Cluster, ClusterState};
+use crate::cluster::token::OperatorToken;
+use crate::error::{Error, ErrorCode};
+use crate::id::{Identity, NodeName};
+
+use super::{schedule, tokens};
+
+pub(super) fn init(state: &mut ClusterState, identity: &Identity, init: &ClusterInit) -> Applied {
+    if state.cluster.is_some() {
+        let message = "this node is part of a cluster already";
+        return Err(Error::new(ErrorCode::ClusterAlreadyInitialized, message));
+    }
+    state.cluster = Some(Cluster {
+        id: init.id.clone(),
+        name: init.name.clone(),
+        ca_cert: init.ca_cert.clone(),
+        ca_key_sealed: init.ca_key_sealed.clone(),
+        ipam_pool: init.ipam_pool,
+        created_at: state.clock,
+    });
+    state.tokens.insert(
+        init.token_hash.clone(),
+        OperatorToken {
+            identity: Identity::new("bootstrap"),
+            allow_privileged: false,
+            issued_at: state.clock,
+            revoked_at: None,
+        },
+    );
+    let member = admit(state, &init.node);
+    record(
+        state,
+        identity,
+        EventType::ClusterInit,
+        &[("id", &init.id), ("name", &init.name)],
+    );
+    Ok(Outcome::Admitted { member })
+}
+
+pub(super) fn lead(state: &mut ClusterState, node: &NodeName, term: u64, pool: Pool) -> Applied {
+    if let Some(cluster) = &mut state.cluster {
+        cluster.ipam_pool = pool;
+    }
+    let identity = Identity::new("system");
+    record(
+        state,
+        &identity,
+        EventType::LeaderElected,
+        &[("node", node), ("term", &term)],
+    );
+    Ok(Outcome::Done)
+}
+
+pub(super) fn join(
+    state: &mut ClusterState,
+    identity: &Identity,
+    token_hash: &str,
+    node: &NewNode,
+) -> Applied {
+    if state.nodes.contains_key(&node.name) {
+        let message = format!("a node named \"{}\" is a member already", node.name);
+        return Err(Error::new(ErrorCode::NodeAlreadyMember, message).with("node", &node.name));
+    }
+    tokens::use_join(state, token_hash, &node.name)?;
+    let member = admit(state, node);
+    let payload: &[(&str, &dyn std::fmt::Display)] =
+        &[("node", &node.name), ("address", &node.api_address)];
+    record(state, identity, EventType::NodeJoin, payload);
+    Ok(Outcome::Admitted { member })
+}
+
+fn admit(state: &mut ClusterState, node: &NewNode) -> u64 {
+    let member = state.next_member;
+    state.next_member += 1;
+    let node = Node {
+        name: node.name.clone(),
+        member,
+        api_address: node.api_address.clone(),
+        cluster_address: node.cluster_address.clone(),
+        serial: node.serial.clone(),
+        report: None,
+        condition: NodeCondition::Reachable,
+        joined_at: state.clock,
+    };
+    state.nodes.insert(node.name.clone(), Arc::new(node));
+    member
+}
+
+pub(super) fn update(
+    state: &mut ClusterState,
+    name: &NodeName,
+    change: impl FnOnce(&mut Node),
+) -> Applied {
+    let mut node = Arc::clone(state.node(name)?);
+    change(Arc::make_mut(&mut node));
+    state.nodes.insert(name.clone(), node);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn remove(
+    state: &mut ClusterState,
+    identity: &Identity,
+    name: &NodeName,
+    force: bool,
+) -> Applied {
+    let node = Arc::clone(state.node(name)?);
+    if state.nodes.len() == 1 {
+        let message = format!("\"{name}\" is the only node of the cluster");
+        return Err(Error::new(ErrorCode::ValidationFailed, message).with("node", name));
+    }
+    let here: Vec<Arc<Replica>> = state
+        .replicas()
+        .filter(|replica| replica.node == *name)
+        .cloned()
+        .collect();
+    let pinned: Vec<&str> = here
+        .iter()
+        .filter(|replica| is_stateful(state, replica))
+        .map(|replica| replica.id.as_str())
+        .collect();
+    if !pinned.is_empty() && !force {
+        let message = format!("node \"{name}\" holds replicas that cannot move");
+        return Err(Error::new(ErrorCode::NodeHostsPinnedReplicas, message)
+            .with("replicas", pinned.join(", ")));
+    }
+    for replica in here {
+        schedule::forget(state, &replica.deployment, &replica.id);
+    }
+    state.nodes.remove(name);
+    state
+        .revoked_serials
+        .insert(node.serial.clone(), state.clock);
+    record(
+        state,
+        identity,
+        EventType::NodeRemove,
+        &[("node", name), ("force", &force)],
+    );
+    Ok(Outcome::Done)
+}
+
+fn is_stateful(state: &ClusterState, replica: &Replica) -> bool {
+    state
+        .deployments
+        .get(&replica.deployment)
+        .and_then(|deployment| deployment.service_of(replica))
+        .is_some_and(crate::manifest::spec::ServiceSpec::is_stateful)
+}

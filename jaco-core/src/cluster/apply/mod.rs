@@ -1,0 +1,117 @@
+//! `apply`: the deterministic step of the state machine.
+//!
+//! Invariants (`tests/cluster_props.rs`): a refused command changes nothing but index and
+//! clock; equal logs give byte-identical states; nothing here reads a clock or draws a number.
+
+mod deploy;
+mod membership;
+mod schedule;
+mod tokens;
+
+pub use tokens::check_join;
+
+use std::sync::Arc;
+
+use super::command::{Applied, Command, Entry, Observed, Outcome};
+use super::state::ClusterState;
+use crate::error::{Error, ErrorCode};
+use crate::id::{Identity, NodeName};
+
+/// Applies one committed entry. A refusal leaves everything but `index` and `clock` as it was.
+pub fn apply(state: &mut ClusterState, entry: &Entry) -> Applied {
+    state.index = entry.index;
+    state.clock = state.clock.max(entry.proposal.at);
+    // Cloning shares structure, so that trying a command on a copy costs next to nothing.
+    let mut next = state.clone();
+    let outcome = run(&mut next, &entry.proposal.identity, &entry.proposal.command)?;
+    *state = next;
+    Ok(outcome)
+}
+
+fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Applied {
+    if let Command::ClusterInit(init) = command {
+        return membership::init(state, identity, init);
+    }
+    if state.cluster.is_none() {
+        let message = "this node is not part of a cluster yet";
+        return Err(Error::new(ErrorCode::ClusterUninitialized, message));
+    }
+    match command {
+        Command::ClusterInit(_) => unreachable!("handled above"),
+        Command::Lead {
+            node,
+            term,
+            ipam_pool,
+            audit_retention,
+        } => {
+            state.audit_retention = *audit_retention;
+            membership::lead(state, node, *term, *ipam_pool)
+        }
+        Command::JoinTokenIssue {
+            hash,
+            node,
+            sans,
+            ttl,
+        } => tokens::issue_join(state, hash, node.as_ref(), sans, *ttl),
+        Command::NodeJoin { token_hash, node } => {
+            membership::join(state, identity, token_hash, node)
+        }
+        Command::NodeReport { node, report } => {
+            membership::update(state, node, |node| node.report = Some(report.clone()))
+        }
+        Command::NodeCondition { node, condition } => {
+            membership::update(state, node, |node| node.condition = *condition)
+        }
+        Command::NodeRemove { node, force } => membership::remove(state, identity, node, *force),
+        Command::TokenIssue {
+            hash,
+            name,
+            allow_privileged,
+        } => tokens::issue(state, identity, hash, name, *allow_privileged),
+        Command::TokenRevoke { name, force } => tokens::revoke(state, identity, name, *force),
+        Command::Apply {
+            bundle,
+            spec,
+            privileged,
+        } => deploy::apply(state, identity, bundle, spec, *privileged),
+        Command::Delete { deployment } => deploy::delete(state, identity, deployment),
+        Command::Rollback { deployment, to } => deploy::rollback(state, identity, deployment, *to),
+        Command::Scale {
+            deployment,
+            service,
+            replicas,
+        } => deploy::scale(state, identity, deployment, service, *replicas),
+        Command::Schedule(steps) => {
+            for step in steps {
+                schedule::step(state, step);
+            }
+            Ok(Outcome::Done)
+        }
+        Command::Observe { node, observations } => observe(state, node, observations),
+    }
+}
+
+/// Takes in what a node saw. A node speaks only of its own replicas.
+fn observe(state: &mut ClusterState, node: &NodeName, observations: &[Observed]) -> Applied {
+    for seen in observations {
+        let Some(deployment) = state.deployments.get(&seen.deployment) else {
+            continue;
+        };
+        let Some(replica) = deployment.replicas.get(&seen.replica) else {
+            continue;
+        };
+        if replica.node != *node || replica.observed == seen.observation {
+            continue;
+        }
+        let mut replica = Arc::clone(replica);
+        Arc::make_mut(&mut replica).observed = seen.observation.clone();
+        let mut deployment = Arc::clone(deployment);
+        Arc::make_mut(&mut deployment)
+            .replicas
+            .insert(seen.replica.clone(), replica);
+        state
+            .deployments
+            .insert(seen.deployment.clone(), deployment);
+    }
+    Ok(Outcome::Done)
+}

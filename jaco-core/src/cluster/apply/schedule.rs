@@ -1,0 +1,192 @@
+//! Carrying out the scheduler's steps. A step whose ground has changed does nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::addresses;
+use crate::cluster::audit::{EventType, record};
+use crate::cluster::command::Step;
+use crate::cluster::deployment::{Deployment, Observation, Phase, Replica, Restarts};
+use crate::cluster::state::ClusterState;
+use crate::id::{DeploymentName, Identity, NetworkName, NodeName, ReplicaId, ServiceName};
+use crate::manifest::spec::Placement;
+
+pub(super) fn step(state: &mut ClusterState, step: &Step) {
+    match step {
+        Step::Place {
+            deployment,
+            service,
+            revision,
+            node,
+        } => {
+            place(state, deployment, service, *revision, node);
+        }
+        Step::Stop {
+            deployment,
+            replica,
+        } => {
+            change(state, deployment, replica, |replica| {
+                replica.phase = Phase::Stopping
+            });
+        }
+        Step::Restart {
+            deployment,
+            replica,
+            generation,
+        } => {
+            let now = state.clock;
+            change(state, deployment, replica, |replica| {
+                if replica.generation + 1 == *generation {
+                    replica.generation = *generation;
+                    replica.restarts.total += 1;
+                    replica.restarts.consecutive += 1;
+                    replica.restarts.last_at = Some(now);
+                }
+            });
+        }
+        Step::Forget {
+            deployment,
+            replica,
+        } => forget(state, deployment, replica),
+        Step::Finish { deployment } => finish(state, deployment),
+    }
+}
+
+fn place(
+    state: &mut ClusterState,
+    name: &DeploymentName,
+    service: &ServiceName,
+    revision: u64,
+    node: &NodeName,
+) {
+    let Some(deployment) = state.deployments.get(name) else {
+        return;
+    };
+    if deployment.deleting || deployment.current != revision || !state.nodes.contains_key(node) {
+        return;
+    }
+    let spec = Arc::clone(deployment.spec());
+    let Some(wanted) = spec.services.get(service) else {
+        return;
+    };
+    let mut deployment = Arc::clone(deployment);
+    let global = wanted.placement == Placement::Global;
+    let number = if global {
+        0
+    } else {
+        let counter = Arc::make_mut(&mut deployment)
+            .counters
+            .entry(service.clone())
+            .or_default();
+        *counter += 1;
+        *counter
+    };
+    let id = replica_id(name, service, number, node, global);
+    if deployment.replicas.contains_key(&id) {
+        return;
+    }
+    let networks = wanted.networks.keys().cloned();
+    // The plan saw a free address; if another step took it, the next plan says why not.
+    let Ok(addresses) = addresses::allocate(state, name, networks, &id) else {
+        return;
+    };
+    let replica = Replica {
+        id: id.clone(),
+        deployment: name.clone(),
+        service: service.clone(),
+        number,
+        node: node.clone(),
+        revision,
+        spec_hash: wanted.spec_hash.clone(),
+        generation: 1,
+        addresses,
+        reserved: wanted.reservations,
+        phase: Phase::Active,
+        placed_at: state.clock,
+        restarts: Restarts::default(),
+        observed: Observation::default(),
+    };
+    Arc::make_mut(&mut deployment)
+        .replicas
+        .insert(id, Arc::new(replica));
+    state.deployments.insert(name.clone(), deployment);
+}
+
+fn replica_id(
+    deployment: &DeploymentName,
+    service: &ServiceName,
+    number: u64,
+    node: &NodeName,
+    global: bool,
+) -> ReplicaId {
+    if global {
+        ReplicaId::new(format!("{deployment}-{service}-{node}"))
+    } else {
+        ReplicaId::new(format!("{deployment}-{service}-{number}"))
+    }
+}
+
+/// Changes one replica where it stands.
+fn change(
+    state: &mut ClusterState,
+    name: &DeploymentName,
+    id: &ReplicaId,
+    change: impl FnOnce(&mut Replica),
+) {
+    let Some(deployment) = state.deployments.get_mut(name) else {
+        return;
+    };
+    let deployment: &mut Deployment = Arc::make_mut(deployment);
+    if let Some(replica) = deployment.replicas.get_mut(id) {
+        change(Arc::make_mut(replica));
+    }
+}
+
+/// Drops a replica's record, frees its addresses, and the subnet of a network without use.
+pub(super) fn forget(state: &mut ClusterState, name: &DeploymentName, id: &ReplicaId) {
+    let Some(deployment) = state.deployments.get_mut(name) else {
+        return;
+    };
+    let Some(replica) = Arc::make_mut(deployment).replicas.remove(id) else {
+        return;
+    };
+    let held: BTreeMap<NetworkName, _> = replica.addresses.clone();
+    addresses::release(state, name, held.into_keys(), id);
+    release_unused_subnets(state, name);
+    super::deploy::prune_revisions(state, name);
+}
+
+/// Frees each /24 of a deployment whose network is neither declared nor in use.
+pub(super) fn release_unused_subnets(state: &mut ClusterState, name: &DeploymentName) {
+    let declared = state
+        .deployments
+        .get(name)
+        .filter(|deployment| !deployment.deleting);
+    let declared = declared.map(|deployment| Arc::clone(deployment.spec()));
+    let unused: Vec<_> = state
+        .subnets
+        .iter()
+        .filter(|(scope, subnet)| scope.deployment == *name && subnet.used.is_empty())
+        .filter(|(scope, _)| {
+            !declared
+                .as_ref()
+                .is_some_and(|spec| spec.networks.contains_key(&scope.network))
+        })
+        .map(|(scope, subnet)| (scope.clone(), subnet.to_string()))
+        .collect();
+    for (scope, subnet) in unused {
+        addresses::release_subnet(state, &scope);
+        let system = Identity::new("system");
+        let payload: &[(&str, &dyn std::fmt::Display)] =
+            &[("network", &scope), ("subnet", &subnet)];
+        record(state, &system, EventType::SubnetReleased, payload);
+    }
+}
+
+fn finish(state: &mut ClusterState, name: &DeploymentName) {
+    let done = |deployment: &Arc<Deployment>| deployment.deleting && deployment.replicas.is_empty();
+    if state.deployments.get(name).is_some_and(done) {
+        state.deployments.remove(name);
+        release_unused_subnets(state, name);
+    }
+}

@@ -1,0 +1,105 @@
+//! Members of the cluster: where they are, what they can run, how they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{MemberId, NodeName};
+use crate::manifest::spec::Resources;
+use crate::time::Timestamp;
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique in the cluster.
+    pub name: NodeName,
+    /// Its raft number.
+    pub member: MemberId,
+    /// `host:port` of its API.
+    pub api_address: String,
+    /// `host:port` of its raft listener.
+    pub cluster_address: String,
+    /// Serial of its certificate, lower-case hex.
+    pub serial: String,
+    /// What it reports of itself; absent until its first report.
+    pub report: Option<NodeReport>,
+    /// What the leader and the operator made of it.
+    pub condition: NodeCondition,
+    /// When it became a member.
+    pub joined_at: Timestamp,
+}
+
+/// What a node says of itself, at boot and whenever it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Absent while the engine does not answer.
+    pub engine: Option<Engine>,
+    /// From `node_labels` of its configuration.
+    pub labels: BTreeMap<String, String>,
+    /// The daemon's version.
+    pub version: String,
+}
+
+/// A container engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// E.g. `20.10.24`.
+    pub version: String,
+    /// Negotiated API version, e.g. `1.41`.
+    pub api_version: String,
+    /// As images say it: `amd64`, `arm64`, …
+    pub arch: String,
+    /// What the host has.
+    pub capacity: Resources,
+}
+
+/// The leader's and the operator's view of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCondition {
+    /// Heard from.
+    #[default]
+    Reachable,
+    /// Not heard from for `node_unreachable_after`.
+    Unreachable,
+}
+
+/// A node's state as users see it (spec 03, States).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum NodeStatus {
+    Joining,
+    Ready,
+    Draining,
+    DrainTimeout,
+    Unreachable,
+    DockerUnreachable,
+    IsolationUnavailable,
+}
+
+impl Node {
+    /// The one state that users see; the worst cause wins.
+    pub fn status(&self) -> NodeStatus {
+        match (&self.condition, &self.report) {
+            (NodeCondition::Unreachable, _) => NodeStatus::Unreachable,
+            (NodeCondition::Reachable, None) => NodeStatus::Joining,
+            (NodeCondition::Reachable, Some(NodeReport { engine: None, .. })) => {
+                NodeStatus::DockerUnreachable
+            }
+            (NodeCondition::Reachable, Some(_)) => NodeStatus::Ready,
+        }
+    }
+
+    /// Its engine, when it answers.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.report.as_ref()?.engine.as_ref()
+    }
+
+    /// The host part of its API address.
+    pub fn host(&self) -> &str {
+        self.api_address
+            .rsplit_once(':')
+            .map_or(self.api_address.as_str(), |(host, _)| host)
+    }
+}

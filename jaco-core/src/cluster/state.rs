@@ -1,0 +1,180 @@
+//! `ClusterState`: everything that raft replicates, as one value that is cheap to clone.
+//!
+//! Maps are persistent (`imbl`), so that a clone shares structure: readers hold a snapshot for
+//! as long as they like and a change costs the path to it. All iterate in key order; equal
+//! logs therefore give byte-identical snapshots (`tests/cluster_props.rs`).
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+use serde::{Deserialize, Serialize};
+
+use super::addresses::{Pool, Scope, Subnet};
+use super::audit::Event;
+use super::deployment::{Deployment, Replica};
+use super::node::Node;
+use super::token::{JoinToken, OperatorToken};
+use crate::error::{Error, ErrorCode};
+use crate::id::{ClusterId, DeploymentName, Identity, MemberId, NodeName, ReplicaId};
+use crate::time::Timestamp;
+
+/// The version of this structure's meaning; a node that does not know it refuses to start.
+pub const STATE_FORMAT: u32 = 1;
+
+/// The replicated state of one cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// [`STATE_FORMAT`] of the writer.
+    pub format: u32,
+    /// Index of the last applied entry.
+    pub index: u64,
+    /// The greatest time that an entry carried; never goes back.
+    pub clock: Timestamp,
+    /// Absent before `cluster init`.
+    pub cluster: Option<Cluster>,
+    /// Members by hostname.
+    pub nodes: OrdMap<NodeName, Arc<Node>>,
+    /// The next member number to give out.
+    pub next_member: MemberId,
+    /// Serials of certificates that no peer accepts any more, as lower-case hex.
+    pub revoked_serials: OrdMap<String, Timestamp>,
+    /// Join tokens by the hex SHA-256 of their secret.
+    pub join_tokens: OrdMap<String, JoinToken>,
+    /// Operator tokens by the hex SHA-256 of their secret.
+    pub tokens: OrdMap<String, OperatorToken>,
+    /// Deployments with their revisions and replicas.
+    pub deployments: OrdMap<DeploymentName, Arc<Deployment>>,
+    /// The /24 of each (deployment, network), with the addresses in use.
+    pub subnets: OrdMap<Scope, Subnet>,
+    /// Released /24s whose addresses still rest.
+    pub resting_subnets: OrdMap<Ipv4Addr, BTreeMap<u8, Timestamp>>,
+    /// The newest events; older ones leave from the front.
+    pub audit: Vector<Event>,
+    /// How many events are kept.
+    pub audit_retention: usize,
+}
+
+/// What `cluster init` fixed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Made once, never changed.
+    pub id: ClusterId,
+    /// For people.
+    pub name: String,
+    /// The CA's certificate, PEM.
+    pub ca_cert: String,
+    /// The CA's private key, sealed with the state key; hex.
+    pub ca_key_sealed: String,
+    /// Where new /24s come from.
+    pub ipam_pool: Pool,
+    /// When it was initialised.
+    pub created_at: Timestamp,
+}
+
+impl Default for ClusterState {
+    fn default() -> Self {
+        Self {
+            format: STATE_FORMAT,
+            index: 0,
+            clock: Timestamp::default(),
+            cluster: None,
+            nodes: OrdMap::new(),
+            next_member: 1,
+            revoked_serials: OrdMap::new(),
+            join_tokens: OrdMap::new(),
+            tokens: OrdMap::new(),
+            deployments: OrdMap::new(),
+            subnets: OrdMap::new(),
+            resting_subnets: OrdMap::new(),
+            audit: Vector::new(),
+            audit_retention: 10_000,
+        }
+    }
+}
+
+impl ClusterState {
+    /// The deployment, or `deployment_not_found`.
+    ///
+    /// # Errors
+    /// `deployment_not_found`.
+    pub fn deployment(&self, name: &DeploymentName) -> Result<&Arc<Deployment>, Error> {
+        self.deployments.get(name).ok_or_else(|| {
+            Error::new(
+                ErrorCode::DeploymentNotFound,
+                format!("no deployment \"{name}\""),
+            )
+        })
+    }
+
+    /// The node, or `node_not_found`.
+    ///
+    /// # Errors
+    /// `node_not_found`.
+    pub fn node(&self, name: &NodeName) -> Result<&Arc<Node>, Error> {
+        self.nodes.get(name).ok_or_else(|| {
+            Error::new(
+                ErrorCode::NodeNotFound,
+                format!("no node \"{name}\" in this cluster"),
+            )
+            .with("members", self.member_names())
+        })
+    }
+
+    /// The member hostnames, comma separated, for messages.
+    pub fn member_names(&self) -> String {
+        let names: Vec<&str> = self.nodes.keys().map(NodeName::as_str).collect();
+        names.join(", ")
+    }
+
+    /// Every replica of every deployment.
+    pub fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.deployments
+            .values()
+            .flat_map(|deployment| deployment.replicas.values())
+    }
+
+    /// Finds a replica by its id, whatever its deployment.
+    ///
+    /// # Errors
+    /// `replica_not_found`.
+    pub fn replica(&self, id: &ReplicaId) -> Result<&Arc<Replica>, Error> {
+        self.deployments
+            .values()
+            .find_map(|deployment| deployment.replicas.get(id))
+            .ok_or_else(|| Error::new(ErrorCode::ReplicaNotFound, format!("no replica \"{id}\"")))
+    }
+
+    /// The member with this number.
+    pub fn member(&self, id: MemberId) -> Option<&Arc<Node>> {
+        self.nodes.values().find(|node| node.member == id)
+    }
+
+    /// Who a bearer token belongs to, by the hex SHA-256 of its secret.
+    ///
+    /// # Errors
+    /// `token_invalid` for an unknown one, `token_revoked` for a revoked one.
+    pub fn authenticate(&self, hash: &str) -> Result<&OperatorToken, Error> {
+        let token = self.tokens.get(hash).ok_or_else(|| {
+            Error::new(
+                ErrorCode::TokenInvalid,
+                "this bearer token is not known here",
+            )
+        })?;
+        if token.revoked_at.is_some() {
+            return Err(
+                Error::new(ErrorCode::TokenRevoked, "this bearer token was revoked")
+                    .with("name", &token.identity),
+            );
+        }
+        Ok(token)
+    }
+
+    /// True when the identity holds a token that may run privileged workloads.
+    pub fn allows_privileged(&self, identity: &Identity) -> bool {
+        self.tokens.values().any(|token| {
+            token.identity == *identity && token.revoked_at.is_none() && token.allow_privileged
+        })
+    }
+}

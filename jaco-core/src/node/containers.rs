@@ -1,0 +1,231 @@
+//! Containers: what this node should run, and the actions that get there (spec 06).
+//!
+//! Invariants (`tests/node_props.rs`): a container with the wanted hash and generation is never
+//! touched; carrying out every action leaves nothing to do; one replica has one action at most.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bridges::{self, CLUSTER_LABEL};
+use super::gates;
+use crate::cluster::addresses::Scope;
+use crate::cluster::deployment::{Deployment, Phase, Replica};
+use crate::cluster::state::ClusterState;
+use crate::id::{ClusterId, NodeName, ReplicaId};
+use crate::manifest::spec::{MountSource, NetworkMode, ServiceSpec, VolumeSpec};
+use crate::ports::container_runtime::{
+    ContainerNetwork, ContainerRequest, ContainerStatus, Endpoint, ObservedContainer,
+};
+
+/// A replica of this node, with its deployment at hand.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Desired {
+    pub replica: Arc<Replica>,
+    pub deployment: Arc<Deployment>,
+}
+
+impl Desired {
+    /// What its container is; absent only if its revision was lost, which `apply` prevents.
+    pub fn service(&self) -> Option<&ServiceSpec> {
+        self.deployment.service_of(&self.replica)
+    }
+}
+
+/// One thing to do for one replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Action {
+    /// Stop and remove a container: not wanted, outdated, or in its replica's way.
+    Remove {
+        replica: ReplicaId,
+        container_id: String,
+    },
+    /// Make and start the replica's container.
+    Start { replica: ReplicaId },
+}
+
+impl Action {
+    /// The replica it is for.
+    pub fn replica(&self) -> &ReplicaId {
+        match self {
+            Action::Remove { replica, .. } | Action::Start { replica } => replica,
+        }
+    }
+}
+
+/// The replicas that the state puts on this node, those on their way out included.
+pub fn desired(state: &ClusterState, node: &NodeName) -> BTreeMap<ReplicaId, Desired> {
+    let mut desired = BTreeMap::new();
+    for deployment in state.deployments.values() {
+        for replica in deployment
+            .replicas
+            .values()
+            .filter(|replica| replica.node == *node)
+        {
+            let entry = Desired {
+                replica: Arc::clone(replica),
+                deployment: Arc::clone(deployment),
+            };
+            desired.insert(replica.id.clone(), entry);
+        }
+    }
+    desired
+}
+
+/// What to do now. Gated replicas have no action until their gates open.
+pub fn diff(desired: &BTreeMap<ReplicaId, Desired>, observed: &[ObservedContainer]) -> Vec<Action> {
+    let mut actions = BTreeMap::new();
+    let mut present = BTreeMap::new();
+    for container in observed {
+        let wanted = desired.get(&container.replica);
+        if wanted.is_some_and(|wanted| is_wanted(wanted, container)) {
+            present.insert(&container.replica, container);
+        } else {
+            let action = Action::Remove {
+                replica: container.replica.clone(),
+                container_id: container.id.clone(),
+            };
+            actions.insert(container.replica.clone(), action);
+        }
+    }
+    for (id, wanted) in desired {
+        let startable = wanted.replica.phase == Phase::Active
+            && !present.contains_key(id)
+            && !actions.contains_key(id)
+            && gates::gates(&wanted.deployment, &wanted.replica)
+                .iter()
+                .all(|g| g.satisfied);
+        if startable {
+            actions.insert(
+                id.clone(),
+                Action::Start {
+                    replica: id.clone(),
+                },
+            );
+        }
+    }
+    actions.into_values().collect()
+}
+
+/// True for the very container that the replica should have, whatever became of it; one that
+/// was made but never started is made anew.
+fn is_wanted(wanted: &Desired, container: &ObservedContainer) -> bool {
+    let replica = &wanted.replica;
+    replica.phase == Phase::Active
+        && container.spec_hash == replica.spec_hash.as_str()
+        && container.generation == replica.generation
+        && !matches!(
+            container.status,
+            ContainerStatus::Created | ContainerStatus::Removing
+        )
+}
+
+/// Everything that the container of a replica is made from. `None` while a container that it
+/// shares its network with is not there.
+pub fn request(
+    cluster: &ClusterId,
+    desired: &BTreeMap<ReplicaId, Desired>,
+    id: &ReplicaId,
+) -> Option<ContainerRequest> {
+    let wanted = desired.get(id)?;
+    let service = wanted.service()?;
+    let revision = wanted.deployment.revisions.get(&wanted.replica.revision)?;
+    let mut volumes = BTreeMap::new();
+    let mut contents = BTreeMap::new();
+    for mount in &service.container.mounts {
+        match &mount.source {
+            MountSource::Volume { key, .. } => {
+                let volume = revision.spec.volumes.get(key)?;
+                volumes.insert(key.clone(), labelled(cluster, wanted, key, volume));
+            }
+            MountSource::Files(tree) => {
+                for file in &tree.files {
+                    let content = revision.spec.contents.get(&file.content)?;
+                    contents.insert(file.content.clone(), content.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(ContainerRequest {
+        name: id.clone(),
+        labels: labels(cluster, wanted, service),
+        spec: service.container.clone(),
+        network: network(desired, wanted, service)?,
+        volumes,
+        contents,
+    })
+}
+
+fn labelled(cluster: &ClusterId, wanted: &Desired, key: &str, volume: &VolumeSpec) -> VolumeSpec {
+    let mut volume = volume.clone();
+    volume
+        .labels
+        .insert(CLUSTER_LABEL.to_owned(), cluster.to_string());
+    volume.labels.insert(
+        "jaco.deployment".to_owned(),
+        wanted.deployment.name.to_string(),
+    );
+    volume
+        .labels
+        .insert("jaco.volume_key".to_owned(), key.to_owned());
+    volume
+}
+
+fn labels(
+    cluster: &ClusterId,
+    wanted: &Desired,
+    service: &ServiceSpec,
+) -> BTreeMap<String, String> {
+    let replica = &wanted.replica;
+    let mut labels = service.container.labels.clone();
+    let ours = [
+        (CLUSTER_LABEL, cluster.to_string()),
+        ("jaco.deployment", replica.deployment.to_string()),
+        ("jaco.service", replica.service.to_string()),
+        ("jaco.replica_id", replica.id.to_string()),
+        ("jaco.replica_index", replica.number.to_string()),
+        ("jaco.spec_hash", replica.spec_hash.to_string()),
+        ("jaco.generation", replica.generation.to_string()),
+    ];
+    labels.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    labels
+}
+
+fn network(
+    desired: &BTreeMap<ReplicaId, Desired>,
+    wanted: &Desired,
+    service: &ServiceSpec,
+) -> Option<ContainerNetwork> {
+    let replica = &wanted.replica;
+    match &service.network_mode {
+        NetworkMode::None => Some(ContainerNetwork::None),
+        NetworkMode::Service(with) => {
+            let beside = desired.values().find(|other| {
+                other.replica.deployment == replica.deployment
+                    && other.replica.service == *with
+                    && other.replica.phase == Phase::Active
+            })?;
+            Some(ContainerNetwork::SharedWith(beside.replica.id.to_string()))
+        }
+        NetworkMode::Networks => {
+            let endpoints = replica.addresses.iter().map(|(network, address)| {
+                let scope = Scope {
+                    deployment: replica.deployment.clone(),
+                    network: network.clone(),
+                };
+                let mut aliases = vec![replica.service.to_string()];
+                if let Some(attachment) = service.networks.get(network) {
+                    aliases.extend(attachment.aliases.iter().cloned());
+                }
+                Endpoint {
+                    network: bridges::engine_name(&scope),
+                    address: *address,
+                    aliases,
+                }
+            });
+            Some(ContainerNetwork::Endpoints(endpoints.collect()))
+        }
+    }
+}

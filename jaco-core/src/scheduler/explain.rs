@@ -1,0 +1,112 @@
+//! Why things are as they are, from the same functions that decide (spec 05, Answering why).
+
+use std::collections::BTreeMap;
+
+use super::placement::{Cluster, Demand, Rejection, verdicts};
+use crate::cluster::deployment::{Cause, Deployment, Phase};
+use crate::cluster::state::ClusterState;
+use crate::error::ErrorCode;
+use crate::id::{NodeName, ServiceName};
+use crate::manifest::spec::{Placement, ServiceSpec};
+
+/// For each node, why it would or would not take one more replica of the service.
+pub fn placement(
+    state: &ClusterState,
+    deployment: &Deployment,
+    name: &ServiceName,
+    service: &ServiceSpec,
+) -> Vec<(NodeName, Option<Rejection>)> {
+    let mut cluster = Cluster::of(state);
+    cluster.enter(deployment);
+    verdicts(
+        &Demand {
+            state,
+            deployment,
+            name,
+            service,
+            count: 1,
+        },
+        &mut cluster,
+    )
+}
+
+/// Why a service has fewer replicas than it wants; `None` when it has them all.
+pub fn pending(
+    state: &ClusterState,
+    deployment: &Deployment,
+    name: &ServiceName,
+    service: &ServiceSpec,
+) -> Option<Cause> {
+    let active = deployment
+        .replicas_of(name)
+        .filter(|r| r.phase == Phase::Active)
+        .count();
+    if service.placement == Placement::Global || active >= service.replicas as usize {
+        return None;
+    }
+    let verdicts = placement(state, deployment, name, service);
+    if let Placement::Hosts(_) = &service.placement {
+        return Some(unsatisfied_hosts(&verdicts, service));
+    }
+    if verdicts.iter().any(|(_, verdict)| verdict.is_none()) {
+        return None;
+    }
+    let shortage = |verdict: &Option<Rejection>| {
+        matches!(
+            verdict,
+            Some(Rejection::Cpu { .. } | Rejection::Memory { .. })
+        )
+    };
+    let code = verdicts
+        .iter()
+        .any(|(_, v)| shortage(v))
+        .then_some(ErrorCode::InsufficientCapacity);
+    let reasons: Vec<String> = verdicts
+        .iter()
+        .filter_map(|(node, verdict)| verdict.as_ref().map(|why| format!("{node}: {why}")))
+        .collect();
+    let message = match reasons.is_empty() {
+        true => "the cluster has no node".to_owned(),
+        false => format!(
+            "no node can take a replica of \"{name}\" ({})",
+            reasons.join("; ")
+        ),
+    };
+    Some(Cause {
+        code,
+        message,
+        details: BTreeMap::new(),
+    })
+}
+
+fn unsatisfied_hosts(verdicts: &[(NodeName, Option<Rejection>)], service: &ServiceSpec) -> Cause {
+    let Placement::Hosts(hosts) = &service.placement else {
+        unreachable!("called for host placement only")
+    };
+    let usable = |host: &NodeName| {
+        verdicts
+            .iter()
+            .any(|(node, why)| node == host && matches!(why, None | Some(Rejection::HostTaken)))
+    };
+    let missing: Vec<&str> = hosts
+        .iter()
+        .filter(|host| !usable(host))
+        .map(NodeName::as_str)
+        .collect();
+    let message = match missing.first() {
+        Some(host) => format!("cannot satisfy host placement: {host} unreachable"),
+        None => "cannot satisfy host placement: fewer hosts than replicas".to_owned(),
+    };
+    let details = BTreeMap::from([
+        (
+            "reason".to_owned(),
+            "cannot_satisfy_host_placement".to_owned(),
+        ),
+        ("missing".to_owned(), missing.join(", ")),
+    ]);
+    Cause {
+        code: None,
+        message,
+        details,
+    }
+}

@@ -1,0 +1,132 @@
+//! What every node holds already, indexed for placing many replicas in one plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::deployment::{Deployment, Replica};
+use crate::cluster::node::Node;
+use crate::cluster::state::ClusterState;
+use crate::id::{NodeName, ServiceName};
+use crate::manifest::spec::{Resources, ServiceSpec};
+
+use super::filter;
+
+/// The nodes in name order with their present load. Kept up to date while a plan is made.
+pub struct Cluster {
+    pub(super) nodes: Vec<Slot>,
+    index: BTreeMap<NodeName, usize>,
+    /// Replicas of the deployment in hand, per node and service.
+    per_service: BTreeMap<ServiceName, Vec<u32>>,
+}
+
+/// One node as placement sees it.
+pub(super) struct Slot {
+    pub(super) node: Arc<Node>,
+    pub(super) reserved: Resources,
+    /// Replicas of the deployment in hand.
+    pub(super) deployment_count: u32,
+    /// Where the node stands on the ring that breaks ties.
+    pub(super) ring: u64,
+}
+
+impl Cluster {
+    /// Counts what the state holds.
+    pub fn of(state: &ClusterState) -> Self {
+        let slot = |node: &Arc<Node>| Slot {
+            node: Arc::clone(node),
+            reserved: Resources::default(),
+            deployment_count: 0,
+            ring: super::score::ring_position(&[node.name.as_str()]),
+        };
+        let nodes: Vec<Slot> = state.nodes.values().map(slot).collect();
+        let index = state
+            .nodes
+            .keys()
+            .cloned()
+            .enumerate()
+            .map(|(i, name)| (name, i))
+            .collect();
+        let mut cluster = Self {
+            nodes,
+            index,
+            per_service: BTreeMap::new(),
+        };
+        for replica in state.replicas() {
+            if let Some(i) = cluster.index.get(&replica.node).copied() {
+                add(&mut cluster.nodes[i].reserved, replica.reserved);
+            }
+        }
+        cluster
+    }
+
+    /// Turns to a deployment: its replicas are counted per node and service.
+    pub fn enter(&mut self, deployment: &Deployment) {
+        self.per_service.clear();
+        for slot in &mut self.nodes {
+            slot.deployment_count = 0;
+        }
+        for replica in deployment.replicas.values() {
+            if let Some(i) = self.index.get(&replica.node).copied() {
+                self.count(&replica.service, i);
+            }
+        }
+    }
+
+    /// The nodes that pass every filter but capacity, for `global` counts.
+    pub fn eligible(&self, state: &ClusterState, service: &ServiceSpec) -> Vec<usize> {
+        let passes = |i: &usize| filter::standing(state, &self.nodes[*i].node, service).is_none();
+        (0..self.nodes.len()).filter(passes).collect()
+    }
+
+    /// Frees what a replica held that this plan gives up.
+    pub fn take_back(&mut self, replica: &Replica) {
+        if let Some(i) = self.index.get(&replica.node).copied() {
+            let slot = &mut self.nodes[i];
+            slot.reserved.cpu_millis -= replica.reserved.cpu_millis.min(slot.reserved.cpu_millis);
+            slot.reserved.memory_bytes -= replica
+                .reserved
+                .memory_bytes
+                .min(slot.reserved.memory_bytes);
+            slot.deployment_count = slot.deployment_count.saturating_sub(1);
+            if let Some(counts) = self.per_service.get_mut(&replica.service) {
+                counts[i] = counts[i].saturating_sub(1);
+            }
+        }
+    }
+
+    /// How many replicas of a service each node holds.
+    pub(super) fn counts(&mut self, service: &ServiceName) -> &[u32] {
+        let nodes = self.nodes.len();
+        self.per_service
+            .entry(service.clone())
+            .or_insert_with(|| vec![0; nodes])
+    }
+
+    /// Books one more replica on a node.
+    pub(super) fn book(&mut self, service: &ServiceName, i: usize, demand: Resources) {
+        add(&mut self.nodes[i].reserved, demand);
+        self.count(service, i);
+    }
+
+    fn count(&mut self, service: &ServiceName, i: usize) {
+        self.nodes[i].deployment_count += 1;
+        let nodes = self.nodes.len();
+        match self.per_service.get_mut(service) {
+            Some(counts) => counts[i] += 1,
+            None => {
+                let mut counts = vec![0; nodes];
+                counts[i] = 1;
+                self.per_service.insert(service.clone(), counts);
+            }
+        }
+    }
+
+    pub(super) fn position(&self, node: &NodeName) -> Option<usize> {
+        self.index.get(node).copied()
+    }
+}
+
+fn add(to: &mut Resources, more: Resources) {
+    to.cpu_millis += more.cpu_millis;
+    to.memory_bytes += more.memory_bytes;
+}
