@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use crate::time::Timestamp;
 
 /// How many revisions are kept for `history` and `rollback` (spec 09).
 pub const KEPT_REVISIONS: usize = 10;
+
+/// Running for this long forgives earlier failures (spec 05).
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// One deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -233,6 +237,20 @@ impl Replica {
     /// True when ingress and DNS may name it.
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Active && self.state() == ReplicaState::Running
+    }
+
+    /// Failed runs in a row before the present one. A run of [`FORGIVEN_AFTER`] starts the
+    /// count anew.
+    pub fn failures(&self) -> u32 {
+        let ran_for = match (self.observed.started_at, self.observed.since) {
+            (Some(started), Some(since)) => since.since(started),
+            _ => Duration::ZERO,
+        };
+        if ran_for >= FORGIVEN_AFTER {
+            0
+        } else {
+            self.restarts.consecutive
+        }
     }
 
     /// Its address on its first network, in key order; what ingress dials.

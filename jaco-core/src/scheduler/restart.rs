@@ -6,9 +6,6 @@ use crate::cluster::deployment::{Phase, Replica, ReplicaState};
 use crate::manifest::spec::{ServiceKind, ServiceSpec};
 use crate::time::Timestamp;
 
-/// Running for this long forgives earlier failures.
-pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
-
 /// Consecutive failures after which a service's replica is given up until the next apply.
 pub const BUDGET: u32 = 3;
 
@@ -21,7 +18,7 @@ pub fn due(replica: &Replica, service: &ServiceSpec, now: Timestamp) -> Option<u
     if replica.phase != Phase::Active || !failed || is_exhausted(replica, service) {
         return None;
     }
-    let wait = wait(consecutive(replica));
+    let wait = wait(replica.failures());
     let since = replica.restarts.last_at.unwrap_or_default();
     (now >= since + wait).then_some(replica.generation + 1)
 }
@@ -32,21 +29,7 @@ pub fn is_exhausted(replica: &Replica, service: &ServiceSpec) -> bool {
         ServiceKind::Service => BUDGET,
         ServiceKind::Job => service.restart.max_attempts,
     };
-    consecutive(replica) >= budget
-}
-
-/// Restarts that count: none, when the replica ran long enough before this failure.
-fn consecutive(replica: &Replica) -> u32 {
-    let seen = &replica.observed;
-    let ran_for = match (seen.started_at, seen.since) {
-        (Some(started), Some(since)) => since.since(started),
-        _ => Duration::ZERO,
-    };
-    if ran_for >= FORGIVEN_AFTER {
-        0
-    } else {
-        replica.restarts.consecutive
-    }
+    replica.failures() >= budget
 }
 
 /// At once, then 1 s, 2 s, 4 s, …
@@ -73,7 +56,7 @@ pub fn next_due<'a>(
             replica
                 .restarts
                 .last_at
-                .map(|at| at + wait(replica.restarts.consecutive))
+                .map(|at| at + wait(replica.failures()))
         })
         .filter(|due| *due > now)
         .min()

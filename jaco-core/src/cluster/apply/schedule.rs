@@ -37,9 +37,9 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             let now = state.clock;
             change(state, deployment, replica, |replica| {
                 if replica.generation + 1 == *generation {
-                    replica.generation = *generation;
+                    replica.restarts.consecutive = replica.failures() + 1;
                     replica.restarts.total += 1;
-                    replica.restarts.consecutive += 1;
+                    replica.generation = *generation;
                     replica.restarts.last_at = Some(now);
                 }
             });

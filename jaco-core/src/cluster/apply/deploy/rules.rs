@@ -14,7 +14,7 @@ use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort};
 /// # Errors
 /// `permission_denied`, `unknown_host`, `port_conflict`, `subnet_pool_exhausted`, or
 /// `validation_failed` for a domain or replica ids that another deployment owns.
-pub(super) fn check(
+pub(in crate::cluster) fn check(
     state: &ClusterState,
     spec: &DeploymentSpec,
     privileged: bool,
