@@ -1,1 +1,9 @@
 //! The adapters of JACO: each module implements one port of `jaco-core`.
+//!
+//! No adapter knows another. What two of them share, TLS and the generated messages, stands in
+//! [`transport`].
+
+pub mod raft;
+pub mod seal;
+pub mod system;
+pub mod transport;
