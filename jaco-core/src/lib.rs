@@ -12,3 +12,4 @@ pub mod node;
 pub mod ports;
 pub mod scheduler;
 pub mod time;
+pub mod view;

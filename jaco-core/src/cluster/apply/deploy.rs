@@ -137,7 +137,7 @@ fn live<'a>(state: &'a ClusterState, name: &DeploymentName) -> Result<&'a Arc<De
 }
 
 /// The error for a service that a deployment does not have, listing those it has.
-fn service_not_found(spec: &DeploymentSpec, service: &ServiceName) -> Error {
+pub fn service_not_found(spec: &DeploymentSpec, service: &ServiceName) -> Error {
     let declared: Vec<&str> = spec.services.keys().map(ServiceName::as_str).collect();
     let message = format!("deployment \"{}\" has no service \"{service}\"", spec.name);
     Error::new(ErrorCode::ServiceNotFound, message).with("services", declared.join(", "))

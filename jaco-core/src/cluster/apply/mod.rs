@@ -8,6 +8,7 @@ mod membership;
 mod schedule;
 mod tokens;
 
+pub use deploy::service_not_found;
 pub use tokens::check_join;
 
 use std::sync::Arc;

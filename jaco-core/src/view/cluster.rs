@@ -1,0 +1,205 @@
+//! The cluster and its nodes, tokens and audit log.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::audit::{Event, EventType};
+use crate::cluster::node::NodeStatus;
+use crate::cluster::state::ClusterState;
+use crate::id::{ClusterId, Identity, NodeName};
+use crate::ports::consensus::ConsensusStatus;
+use crate::time::Timestamp;
+
+/// `jaco cluster status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ClusterStatus {
+    pub initialized: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<NodeName>,
+    pub raft_index: u64,
+    pub raft_term: u64,
+    pub nodes: Vec<MemberRow>,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct MemberRow {
+    pub hostname: NodeName,
+    pub address: String,
+    pub status: NodeStatus,
+    pub suffrage: Suffrage,
+}
+
+/// Whether a member votes; only the leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Suffrage {
+    Voter,
+    Nonvoter,
+    Unknown,
+}
+
+/// `jaco node list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NodeList {
+    pub nodes: Vec<NodeRow>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NodeRow {
+    pub hostname: NodeName,
+    pub address: String,
+    pub status: NodeStatus,
+    /// `docker <version>`, or `unreachable`.
+    pub engine: String,
+    pub labels: BTreeMap<String, String>,
+    /// Reserved and available thousandths of a core.
+    pub cpu: Usage,
+    /// Reserved and available bytes.
+    pub memory: Usage,
+}
+
+/// What is reserved of what there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Usage {
+    pub reserved: u64,
+    pub capacity: u64,
+}
+
+/// `jaco token list`; no secret is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TokenList {
+    pub tokens: Vec<TokenRow>,
+}
+
+/// One operator token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TokenRow {
+    pub name: Identity,
+    pub allow_privileged: bool,
+    pub issued_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// `jaco audit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct AuditLog {
+    pub events: Vec<Event>,
+}
+
+/// The cluster as this member sees it.
+pub fn status(state: &ClusterState, raft: &ConsensusStatus) -> ClusterStatus {
+    let suffrage = |member| match raft.is_leader() {
+        false => Suffrage::Unknown,
+        true if raft.voters.contains(&member) => Suffrage::Voter,
+        true => Suffrage::Nonvoter,
+    };
+    let leader = raft.leader.and_then(|id| state.member(id));
+    ClusterStatus {
+        initialized: state.cluster.is_some(),
+        cluster_id: state.cluster.as_ref().map(|cluster| cluster.id.clone()),
+        name: state.cluster.as_ref().map(|cluster| cluster.name.clone()),
+        leader: leader.map(|node| node.name.clone()),
+        raft_index: raft.applied,
+        raft_term: raft.term,
+        nodes: state
+            .nodes
+            .values()
+            .map(|node| MemberRow {
+                hostname: node.name.clone(),
+                address: node.api_address.clone(),
+                status: node.status(),
+                suffrage: suffrage(node.member),
+            })
+            .collect(),
+    }
+}
+
+/// Every node with what it has.
+pub fn nodes(state: &ClusterState) -> NodeList {
+    let mut reserved: BTreeMap<&NodeName, (u64, u64)> = BTreeMap::new();
+    for replica in state.replicas() {
+        let sums = reserved.entry(&replica.node).or_default();
+        sums.0 += replica.reserved.cpu_millis;
+        sums.1 += replica.reserved.memory_bytes;
+    }
+    let rows = state.nodes.values().map(|node| {
+        let capacity = node
+            .engine()
+            .map(|engine| engine.capacity)
+            .unwrap_or_default();
+        let (cpu, memory) = reserved.get(&node.name).copied().unwrap_or_default();
+        NodeRow {
+            hostname: node.name.clone(),
+            address: node.api_address.clone(),
+            status: node.status(),
+            engine: node.engine().map_or_else(
+                || "unreachable".to_owned(),
+                |e| format!("docker {}", e.version),
+            ),
+            labels: node
+                .report
+                .as_ref()
+                .map(|report| report.labels.clone())
+                .unwrap_or_default(),
+            cpu: Usage {
+                reserved: cpu,
+                capacity: capacity.cpu_millis,
+            },
+            memory: Usage {
+                reserved: memory,
+                capacity: capacity.memory_bytes,
+            },
+        }
+    });
+    NodeList {
+        nodes: rows.collect(),
+    }
+}
+
+/// Every operator token, by name.
+pub fn tokens(state: &ClusterState) -> TokenList {
+    let mut tokens: Vec<TokenRow> = state
+        .tokens
+        .values()
+        .map(|token| TokenRow {
+            name: token.identity.clone(),
+            allow_privileged: token.allow_privileged,
+            issued_at: token.issued_at,
+            revoked_at: token.revoked_at,
+        })
+        .collect();
+    tokens.sort_by(|a, b| (&a.name, a.issued_at).cmp(&(&b.name, b.issued_at)));
+    TokenList { tokens }
+}
+
+/// The events after an index, since a moment and of some types; all types when `types` is empty.
+pub fn audit(
+    state: &ClusterState,
+    after: u64,
+    since: Option<Timestamp>,
+    types: &[EventType],
+) -> Vec<Event> {
+    let wanted = |event: &&Event| {
+        event.index > after
+            && since.is_none_or(|since| event.at >= since)
+            && (types.is_empty() || types.contains(&event.kind))
+    };
+    state.audit.iter().filter(wanted).cloned().collect()
+}
