@@ -1,18 +1,19 @@
 //! One host's Docker Engine.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::layout::Layout;
 use super::namespace::{Namespace, stderr_of};
 use super::poll::poll_until;
-use super::process::{Process, path_with_sbin};
+use super::process::{Process, owner_of, path_with_sbin, send};
 
 const START: Duration = Duration::from_secs(60);
 /// The engine gives its containers 15 seconds to stop.
@@ -21,6 +22,7 @@ const STOP: Duration = Duration::from_secs(40);
 /// A `dockerd` with a containerd, storage, bridge and firewall of its own.
 #[derive(Debug)]
 pub struct Engine {
+    bed: String,
     directory: PathBuf,
     namespace: Namespace,
     registry: String,
@@ -33,6 +35,7 @@ impl Engine {
     /// Describes the engine of host `index`, whose files are in `directory`.
     pub fn new(layout: &Layout, index: usize, directory: &Path, flags: &[String]) -> Self {
         Self {
+            bed: layout.name.clone(),
             directory: directory.to_owned(),
             namespace: Namespace::named(layout.host_namespace(index)),
             registry: layout.registry(),
@@ -49,8 +52,8 @@ impl Engine {
 
     /// Starts the engine and waits until its API answers.
     pub fn start(&self) -> Result<()> {
-        // A killed engine leaves its pid file, and refuses to start if that pid lives again.
-        let _ = fs::remove_file(self.directory.join("docker.pid"));
+        ensure!(self.pid().is_none(), "the engine runs already");
+        self.clear_pid_files()?;
         let mut command = Command::new("dockerd");
         command
             .arg("--data-root")
@@ -96,7 +99,8 @@ impl Engine {
 
     /// Ends the engine with SIGKILL; containers go on until it starts again.
     pub fn kill(&self) -> Result<()> {
-        self.process.kill()
+        self.process.kill()?;
+        self.clear_pid_files()
     }
 
     /// Runs the docker command against this engine.
@@ -125,6 +129,34 @@ impl Engine {
             stderr_of(&output)
         );
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Ends the containerd that a killed engine left, and removes both pid files.
+    ///
+    /// The next engine trusts these files as long as the pid exists, be it a zombie's or
+    /// recycled, and then waits in vain for a containerd that is not there.
+    fn clear_pid_files(&self) -> Result<()> {
+        let containerd = self.directory.join("exec/containerd/containerd.pid");
+        let pid = fs::read_to_string(&containerd)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid.filter(|pid| self.owns(*pid)) {
+            send(pid, Signal::SIGKILL)?;
+            poll_until(STOP, "containerd ends", || !self.owns(pid))?;
+        }
+        for file in [containerd, self.directory.join("docker.pid")] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context("cannot remove a pid file");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn owns(&self, pid: i32) -> bool {
+        owner_of(pid).as_deref() == Some(self.bed.as_str())
     }
 
     fn ping(&self) -> Result<String> {
