@@ -8,8 +8,9 @@
 # package are not started: a peer must not take the ports that a test wants.
 set -eu
 
-bed="docker.io nftables iproute2 iptables busybox-static docker-registry pebble openssl"
-bench="wrk curl jq nginx-light haproxy caddy dnsmasq-base etcd-server"
+bed="docker.io nftables iproute2 iptables busybox-static docker-registry
+    pebble openssl curl"
+bench="wrk jq nginx-light haproxy caddy dnsmasq-base etcd-server"
 
 packages=""
 for argument in "$@"; do

@@ -323,3 +323,36 @@ fn a_daemon_is_started_stopped_killed_and_found_again() {
     drop(bed);
     fs::remove_dir_all(&binaries).unwrap();
 }
+
+#[test]
+fn the_certificate_authority_answers_and_resolves() {
+    let bed = Bed::builder().name("acme").hosts(1).build().unwrap();
+    let (acme, host) = (bed.acme(), bed.host(1));
+    acme.start(&[]).unwrap();
+    assert!(
+        acme.issuer_root()
+            .unwrap()
+            .starts_with("-----BEGIN CERTIFICATE-----")
+    );
+
+    acme.set_addresses("app.test", &[host.address()]).unwrap();
+    let lookup = |name: &str| {
+        let mut lookup = Command::new("busybox");
+        lookup.args(["nslookup", "-type=a", name, &acme.dns_address()]);
+        String::from_utf8(host.run(&mut lookup).unwrap().stdout).unwrap()
+    };
+    let answer = lookup("app.test");
+    assert!(
+        answer.contains("Name:\tapp.test\nAddress: 10.99.0.1"),
+        "{answer}"
+    );
+    assert!(
+        !lookup("other.test").contains("Name:"),
+        "unknown names resolve to nothing"
+    );
+
+    acme.stop().unwrap();
+    assert!(acme.issuer_root().is_err());
+    acme.start(&[]).unwrap();
+    assert!(acme.issuer_root().is_ok());
+}

@@ -127,7 +127,7 @@ impl Daemon {
                 ensure!(alive, "jacod ended at once");
                 Ok(())
             })
-            .with_context(|| format!("{}:\n{}", self.namespace.name(), self.process.log_tail()))
+            .with_context(|| format!("{}:\n{}", self.namespace.name(), self.process.log_tail(15)))
     }
 
     /// The pid, while it runs.
@@ -143,6 +143,11 @@ impl Daemon {
     /// SIGKILL: a crash.
     pub fn kill(&self) -> Result<()> {
         self.process.kill()
+    }
+
+    /// The last `count` lines of its output.
+    pub fn log_tail(&self, count: usize) -> String {
+        self.process.log_tail(count)
     }
 
     /// Freezes the daemon (SIGSTOP): connections stay open, nothing answers.

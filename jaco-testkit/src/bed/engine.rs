@@ -78,7 +78,7 @@ impl Engine {
                 ensure!(alive, "the engine ended at once");
                 Ok(())
             })
-            .with_context(|| format!("{}:\n{}", self.cgroup, self.process.log_tail()))
+            .with_context(|| format!("{}:\n{}", self.cgroup, self.process.log_tail(15)))
     }
 
     /// True while the API answers.

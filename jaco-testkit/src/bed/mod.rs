@@ -19,8 +19,10 @@
 //! Invariants (`tests/bed_selftest.rs`): whatever a bed makes carries its name; dropping it,
 //! or the start of the next bed after a crash, removes all of it; one bed at a time holds
 //! the machine, others wait for it. A thread must therefore not build a second bed while it
-//! has one.
+//! has one. A failing test prints the daemons' last lines; with `JACO_BED_KEEP=1` it also
+//! leaves its bed for `jaco-lab`.
 
+mod acme;
 mod cgroup;
 mod cleanup;
 mod cluster;
@@ -37,6 +39,7 @@ mod process;
 mod registry;
 mod state;
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +48,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use acme::Acme;
 pub use cleanup::{Remains, destroy};
 pub use cluster::cluster_status;
 pub use daemon::{Daemon, truncate_tail};
@@ -62,12 +66,18 @@ use namespace::{ip, stderr_of};
 /// The packages' script, compiled in so that it is found from any working directory.
 const INSTALL: &str = include_str!("../../../packaging/install-deps.sh");
 
+/// Set in the environment, it leaves the bed of a failed test running.
+const KEEP_FAILED: &str = "JACO_BED_KEEP";
+/// How many lines of each daemon's log a failed test prints.
+const LOG_LINES: usize = 60;
+
 /// Several hosts joined by a switch; removed on drop unless kept.
 #[derive(Debug)]
 pub struct Bed {
     state: State,
     hosts: Vec<Host>,
     registry: Registry,
+    acme: Acme,
     blocked: Mutex<Blocked>,
     /// Held as long as the bed lives; a bed that was attached to holds none.
     lock: Option<File>,
@@ -137,6 +147,11 @@ impl Bed {
         &self.registry
     }
 
+    /// The certificate authority; start it before use.
+    pub fn acme(&self) -> &Acme {
+        &self.acme
+    }
+
     /// The full reference of one of the bed's images: `web:1` → `10.99.0.254:5000/web:1`.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.registry.address())
@@ -189,12 +204,29 @@ impl Bed {
             .map(|index| Host::new(&state, index))
             .collect();
         let registry = Registry::new(layout);
+        let acme = Acme::new(layout);
         Self {
             state,
             hosts,
             registry,
+            acme,
             blocked: Mutex::default(),
             lock,
+        }
+    }
+
+    /// For a failed test: what the daemons said last.
+    fn show_logs(&self) {
+        for host in self
+            .hosts
+            .iter()
+            .filter(|host| host.daemon().log().exists())
+        {
+            eprintln!(
+                "--- jacod on {}\n{}",
+                host.name(),
+                host.daemon().log_tail(LOG_LINES)
+            );
         }
     }
 
@@ -239,11 +271,21 @@ impl Drop for Bed {
         if self.lock.is_none() || self.state.kept {
             return;
         }
+        if thread::panicking() {
+            self.show_logs();
+            if env::var_os(KEEP_FAILED).is_some() {
+                self.state.kept = true;
+                let kept = self.state.save().is_ok();
+                eprintln!("kept: {kept}; see `jaco-lab status --name {}`", self.name());
+                return;
+            }
+        }
         if let Err(error) = destroy(self.name()) {
             eprintln!("bed {} is not wholly removed: {error:#}", self.name());
         }
         self.hosts.iter().for_each(Host::reap);
         self.registry.reap();
+        self.acme.reap();
     }
 }
 

@@ -19,6 +19,17 @@ use super::layout::OWNER;
 use super::namespace::Namespace;
 use super::poll::poll_until;
 
+/// What the caller's environment must not tell a bed: a proxy that is not reachable from
+/// inside, and settings that would win over the bed's.
+const FOREIGN: &[&str] = &[
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "JACO_CONFIG",
+    "JACO_DATA_DIR",
+];
+
 /// One long-running process of a bed, running or not.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -58,6 +69,9 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
+        for variable in FOREIGN {
+            command.env_remove(variable);
+        }
         let program = command.get_program().to_owned();
         let child = namespace
             .enter(|| command.spawn())?
@@ -96,12 +110,12 @@ impl Process {
         send(pid, signal)
     }
 
-    /// The last lines of its log, for error messages.
-    pub(super) fn log_tail(&self) -> String {
+    /// The last `count` lines of its log, for error messages.
+    pub(super) fn log_tail(&self, count: usize) -> String {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
     fn end(&self, signal: Signal, deadline: Duration) -> Result<()> {

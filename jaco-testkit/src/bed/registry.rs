@@ -70,7 +70,7 @@ impl Registry {
         poll_until(Duration::from_secs(30), "the registry answers", || {
             self.answers()
         })
-        .with_context(|| self.process.log_tail())
+        .with_context(|| self.process.log_tail(15))
     }
 
     /// Ends the registry: from now on pulls fail.

@@ -26,6 +26,8 @@ struct Arguments {
 enum Action {
     /// Makes a lab and leaves it running.
     Up(Up),
+    /// Starts the lab's certificate authority and prints where it is.
+    Acme,
     /// Shows the hosts.
     Status {
         /// How to print.
@@ -45,7 +47,7 @@ enum Action {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Starts, stops or breaks something.
+    /// Breaks or mends something.
     #[command(subcommand)]
     Fault(Fault),
     /// Removes the lab.
@@ -113,11 +115,23 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("jaco-lab: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever read the output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        kind.or_else(|| cause.downcast_ref::<serde_json::Error>()?.io_error_kind())
+    });
+    kinds
+        .into_iter()
+        .any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -139,6 +153,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             return execute(&Bed::attach(name)?, *host, Command::new(program).args(rest));
         }
         Action::Fault(fault) => apply(&Bed::attach(name)?, fault)?,
+        Action::Acme => start_acme(&Bed::attach(name)?)?,
         Action::Down => Bed::destroy(name)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -175,6 +190,15 @@ fn bring_up(name: &str, up: &Up) -> Result<()> {
         start.elapsed().as_secs_f64()
     );
     bed.keep()
+}
+
+fn start_acme(bed: &Bed) -> Result<()> {
+    let acme = bed.acme();
+    acme.start(&[])?;
+    println!("acme_ca: {}", acme.directory_url());
+    println!("acme_ca_root: {}", acme.root_file().display());
+    println!("resolver: {}", acme.dns_address());
+    Ok(())
 }
 
 fn show(bed: &Bed, format: Format) -> Result<()> {
