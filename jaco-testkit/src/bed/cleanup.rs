@@ -16,7 +16,7 @@ use super::cgroup;
 use super::layout::{BEDS, Layout, belongs_to, check_name};
 use super::namespace::{NAMESPACES, Namespace, identity};
 use super::poll::{poll_ok, poll_until};
-use super::process::{all_pids, owner_of, send};
+use super::process::{all_pids, owner_of, send, stat};
 use super::state::State;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -160,11 +160,8 @@ fn own_ancestry() -> Vec<i32> {
     line
 }
 
-/// Field 4 of `/proc/<pid>/stat`, counted after the name, which may hold spaces.
 fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(1)?.parse().ok()
+    stat(pid)?.get(1)?.parse().ok()
 }
 
 /// Innermost first, so that they can be unmounted in order.

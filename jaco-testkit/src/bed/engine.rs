@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::layout::Layout;
 use super::namespace::{Namespace, stderr_of};
 use super::poll::poll_until;
-use super::process::{Process, owner_of, path_with_sbin, send};
+use super::process::{Incarnation, Process, owner_of, path_with_sbin, send};
 
 const START: Duration = Duration::from_secs(60);
 /// The engine gives its containers 15 seconds to stop.
@@ -53,7 +53,7 @@ impl Engine {
     /// Starts the engine and waits until its API answers.
     pub fn start(&self) -> Result<()> {
         ensure!(self.pid().is_none(), "the engine runs already");
-        self.clear_pid_files()?;
+        self.clear_after_crash(self.containerd())?;
         let mut command = Command::new("dockerd");
         command
             .arg("--data-root")
@@ -99,8 +99,9 @@ impl Engine {
 
     /// Ends the engine with SIGKILL; containers go on until it starts again.
     pub fn kill(&self) -> Result<()> {
+        let containerd = self.containerd();
         self.process.kill()?;
-        self.clear_pid_files()
+        self.clear_after_crash(containerd)
     }
 
     /// Runs the docker command against this engine.
@@ -131,20 +132,27 @@ impl Engine {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// This engine's containerd, while it runs.
+    fn containerd(&self) -> Option<Incarnation> {
+        let text = fs::read_to_string(self.containerd_pid_file()).ok()?;
+        let pid = text.trim().parse().ok()?;
+        let ours = owner_of(pid).as_deref() == Some(self.bed.as_str());
+        ours.then(|| Incarnation::of(pid)).flatten()
+    }
+
     /// Ends the containerd that a killed engine left, and removes both pid files.
     ///
     /// The next engine trusts these files as long as the pid exists, be it a zombie's or
     /// recycled, and then waits in vain for a containerd that is not there.
-    fn clear_pid_files(&self) -> Result<()> {
-        let containerd = self.directory.join("exec/containerd/containerd.pid");
-        let pid = fs::read_to_string(&containerd)
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        if let Some(pid) = pid.filter(|pid| self.owns(*pid)) {
-            send(pid, Signal::SIGKILL)?;
-            poll_until(STOP, "containerd ends", || !self.owns(pid))?;
+    fn clear_after_crash(&self, containerd: Option<Incarnation>) -> Result<()> {
+        if let Some(left) = containerd {
+            send(left.pid(), Signal::SIGKILL)?;
+            poll_until(STOP, "containerd ends", || !left.is_running())?;
         }
-        for file in [containerd, self.directory.join("docker.pid")] {
+        for file in [
+            self.containerd_pid_file(),
+            self.directory.join("docker.pid"),
+        ] {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).context("cannot remove a pid file");
@@ -155,8 +163,8 @@ impl Engine {
         Ok(())
     }
 
-    fn owns(&self, pid: i32) -> bool {
-        owner_of(pid).as_deref() == Some(self.bed.as_str())
+    fn containerd_pid_file(&self) -> PathBuf {
+        self.directory.join("exec/containerd/containerd.pid")
     }
 
     fn ping(&self) -> Result<String> {

@@ -1,7 +1,8 @@
 //! Long-running processes of a bed: starting, finding and ending them.
 //!
 //! A process is known by a pid file beside its log, so that a later program can go on with
-//! it; its environment carries the bed's name, so that a recycled pid is never taken for it.
+//! it; with the pid goes its start time, so that a recycled pid is never taken for it. Its
+//! environment carries the bed's name, for whoever cleans up without that file.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::layout::OWNER;
 use super::namespace::Namespace;
@@ -76,20 +78,28 @@ impl Process {
         let child = namespace
             .enter(|| command.spawn())?
             .with_context(|| format!("cannot start {program:?}"))?;
-        fs::write(self.pid_file(), child.id().to_string())?;
+        let pid = i32::try_from(child.id()).expect("the kernel's pids fit");
+        let incarnation = Incarnation::of(pid).context("a child vanished before it was reaped")?;
+        fs::write(self.pid_file(), serde_json::to_vec(&incarnation)?)?;
         *self.lock() = Some(child);
         Ok(())
     }
 
     /// The pid, while the process runs.
     pub(super) fn pid(&self) -> Option<i32> {
+        let record = fs::read_to_string(self.pid_file()).ok()?;
+        let incarnation: Incarnation = serde_json::from_str(&record).ok()?;
+        if incarnation.is_running() {
+            return Some(incarnation.pid);
+        }
         let mut child = self.lock();
-        if let Some(Ok(Some(_status))) = child.as_mut().map(Child::try_wait) {
+        if child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().is_ok_and(|end| end.is_some()))
+        {
             *child = None;
         }
-        drop(child);
-        let pid = fs::read_to_string(self.pid_file()).ok()?.parse().ok()?;
-        (owner_of(pid).as_deref() == Some(self.bed.as_str())).then_some(pid)
+        None
     }
 
     /// Ends the process with SIGKILL and waits until it is gone; fine if it does not run.
@@ -133,6 +143,53 @@ impl Process {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One life of a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Incarnation {
+    pid: i32,
+    /// In ticks since boot.
+    started: u64,
+}
+
+impl Incarnation {
+    /// What `pid` is now.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        let started = stat(pid)?.get(19)?.parse().ok()?;
+        Some(Self { pid, started })
+    }
+
+    /// The pid.
+    pub(super) fn pid(self) -> i32 {
+        self.pid
+    }
+
+    /// False once the process can hold nothing any more: no file, no lock, no socket.
+    ///
+    /// A process loses its memory first, its files later, and its main thread may be a zombie
+    /// while others still end; so only a zombie without further threads is over.
+    pub(super) fn is_running(self) -> bool {
+        if Self::of(self.pid) != Some(self) {
+            return false;
+        }
+        let zombie = stat(self.pid).is_none_or(|fields| fields[0] == "Z" || fields[0] == "X");
+        !zombie || thread_count(self.pid) > 1
+    }
+}
+
+/// The fields of `/proc/<pid>/stat` from the third, the state, on: the second is the name and
+/// may hold spaces.
+pub(super) fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = text.rsplit_once(')')?;
+    Some(after_name.split_whitespace().map(str::to_owned).collect())
+}
+
+fn thread_count(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .map(Iterator::count)
+        .unwrap_or(0)
 }
 
 /// Sends a signal; a process that is gone already is no error.
