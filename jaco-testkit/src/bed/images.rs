@@ -23,7 +23,7 @@ struct Image {
     changes: &'static [&'static str],
 }
 
-/// Version 1 of a web server; see [`IMAGES`].
+/// Version 1 of a web server; see [`names`].
 pub const WEB_1: &str = "web:1";
 /// Version 2 of the same.
 pub const WEB_2: &str = "web:2";
@@ -114,7 +114,7 @@ const BUSYBOX: &str = "/usr/bin/busybox";
 ///
 /// Holds `registry/` (a registry's storage) and one archive for each image. The folder's
 /// name changes with the definitions above and with busybox, so it is never stale.
-pub fn cache() -> Result<PathBuf> {
+pub(super) fn cache() -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     for image in IMAGES {
         (image.name, image.script, image.changes).hash(&mut hasher);
@@ -127,7 +127,7 @@ pub fn cache() -> Result<PathBuf> {
 
 /// Makes all images with `engine`, pushes them to `registry`, and fills the cache with
 /// archives and a copy of `storage`, the registry's folder. Leaves no image in the engine.
-pub fn build(engine: &Engine, registry: &str, storage: &Path) -> Result<()> {
+pub(super) fn build(engine: &Engine, registry: &str, storage: &Path) -> Result<()> {
     let cache = cache()?;
     fs::create_dir_all(CACHE)?;
     let staged = cache.with_extension("new");
@@ -145,7 +145,7 @@ pub fn build(engine: &Engine, registry: &str, storage: &Path) -> Result<()> {
 
 /// Puts an image from the cache into an engine, without a registry, under its short name and
 /// under the name that it has in `registry`.
-pub fn load(engine: &Engine, registry: &str, name: &str) -> Result<()> {
+pub(super) fn load(engine: &Engine, registry: &str, name: &str) -> Result<()> {
     let archive = cache()?.join(archive_name(name));
     ensure!(archive.exists(), "there is no image {name}");
     engine.docker_text(&["load", "--input", &archive.to_string_lossy()])?;
@@ -154,7 +154,7 @@ pub fn load(engine: &Engine, registry: &str, name: &str) -> Result<()> {
 }
 
 /// Copies a folder with all attributes.
-pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let output = Command::new("cp").arg("-a").arg(from).arg(to).output()?;
     ensure!(output.status.success(), "cp: {}", stderr_of(&output));
     Ok(())
