@@ -1,6 +1,7 @@
 //! The bed proves itself: real engines serve, faults bite and heal, nothing is left behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -355,4 +356,69 @@ fn the_certificate_authority_answers_and_resolves() {
     assert!(acme.issuer_root().is_err());
     acme.start(&[]).unwrap();
     assert!(acme.issuer_root().is_ok());
+}
+
+#[test]
+fn the_images_do_what_they_say() {
+    let bed = Bed::builder().name("images").hosts(1).build().unwrap();
+    let host = bed.host(1);
+    let start = |name: &str, image: &str| {
+        let image = bed.image(image);
+        let hostname = format!("--hostname={name}");
+        host.docker_text(&["run", "--detach", "--name", name, &hostname, &image])
+            .unwrap();
+        let address = "{{.NetworkSettings.IPAddress}}";
+        host.docker_text(&["inspect", "--format", address, name])
+            .unwrap()
+    };
+    let talk = |address: &str, input: &str| -> Result<String> {
+        host.enter(|| {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(SOON))?;
+            stream.write_all(input.as_bytes())?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })?
+    };
+
+    let echo = format!("{}:7", start("echo", "tcp-echo:1"));
+    let answer = poll_ok(SOON, "the echo answers", || talk(&echo, "hello"));
+    assert_eq!(answer.unwrap(), "hello");
+    let name = format!("{}:7", start("says-its-name", "tcp-name:1"));
+    let answer = poll_ok(SOON, "the name is told", || talk(&name, ""));
+    assert_eq!(answer.unwrap(), "says-its-name\n");
+
+    // SIGTERM closes the port at once and lets the slow request finish.
+    let web = format!("{}:80", start("web", "web:2"));
+    ensure_serves(host, &web, "web 2 web").unwrap();
+    assert_eq!(host.http_get("x", &web, "/health").unwrap().text(), "ok\n");
+    let seen = host
+        .http_get("shop.test", &web, "/cgi-bin/env")
+        .unwrap()
+        .text();
+    assert!(seen.contains("HTTP_HOST=shop.test"), "{seen}");
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| host.http_get("x", &web, "/cgi-bin/slow?2"));
+        poll_until(SOON, "the slow request is in flight", || {
+            host.docker_text(&["top", "web"])
+                .is_ok_and(|processes| processes.contains("sleep 2"))
+        })
+        .unwrap();
+        host.docker_text(&["kill", "--signal=TERM", "web"]).unwrap();
+        poll_until(SOON, "the port is closed", || talk(&web, "").is_err()).unwrap();
+        let slow = slow.join().unwrap().unwrap();
+        assert_eq!((slow.status, slow.text().trim()), (200, "web"));
+    });
+
+    // Exit codes: graceful ones end with 0, the stubborn one has to be killed.
+    start("sleeps", "sleep:1");
+    start("stubborn", "stubborn:1");
+    start("broken", "web:broken");
+    host.docker_text(&["stop", "--time=1", "sleeps", "stubborn", "echo"])
+        .unwrap();
+    let codes = ["web", "sleeps", "echo", "stubborn", "broken"]
+        .map(|name| host.docker_text(&["wait", name]).unwrap());
+    assert_eq!(codes, ["0", "0", "0", "137", "1"]);
 }
