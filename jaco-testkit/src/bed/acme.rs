@@ -201,6 +201,7 @@ impl Acme {
 
     /// Reaps ended children; used when a bed goes.
     pub(super) fn reap(&self) {
-        let _ = (self.pebble.pid(), self.dns.pid());
+        self.pebble.reap();
+        self.dns.reap();
     }
 }

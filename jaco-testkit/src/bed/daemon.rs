@@ -135,6 +135,11 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// Reaps the ended process; used when a bed goes.
+    pub(super) fn reap(&self) {
+        self.process.reap();
+    }
+
     /// SIGTERM, then waits for the end.
     pub fn stop(&self) -> Result<()> {
         self.process.stop(STOP)

@@ -92,6 +92,11 @@ impl Engine {
         self.process.pid()
     }
 
+    /// Reaps the ended process; used when a bed goes.
+    pub(super) fn reap(&self) {
+        self.process.reap();
+    }
+
     /// Stops the engine, and with it its containers.
     pub fn stop(&self) -> Result<()> {
         self.process.stop(STOP)

@@ -229,7 +229,8 @@ impl Host {
 
     /// Reaps ended children; used when a bed goes.
     pub(super) fn reap(&self) {
-        let _ = (self.engine.pid(), self.daemon.pid());
+        self.engine.reap();
+        self.daemon.reap();
     }
 
     fn set_link(&self, state: &str) -> Result<()> {

@@ -92,14 +92,17 @@ impl Process {
         if incarnation.is_running() {
             return Some(incarnation.pid);
         }
+        self.reap();
+        None
+    }
+
+    /// Takes an ended child off the process table; works without the pid file.
+    pub(super) fn reap(&self) {
         let mut child = self.lock();
-        if child
-            .as_mut()
-            .is_some_and(|child| child.try_wait().is_ok_and(|end| end.is_some()))
-        {
+        let ended = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
+        if child.as_mut().is_some_and(ended) {
             *child = None;
         }
-        None
     }
 
     /// Ends the process with SIGKILL and waits until it is gone; fine if it does not run.

@@ -87,7 +87,7 @@ impl Registry {
 
     /// Reaps the process if it has ended; used when a bed goes.
     pub(super) fn reap(&self) {
-        let _ = self.process.pid();
+        self.process.reap();
     }
 }
 
