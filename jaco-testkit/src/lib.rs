@@ -1,1 +1,3 @@
 //! What tests and labs are built from: fakes, contracts, simulation, bed.
+
+pub mod bed;
