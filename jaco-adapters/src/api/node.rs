@@ -1,0 +1,110 @@
+//! What members ask of each other besides consensus: the logs of a replica.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use jaco_core::id::ReplicaId;
+use jaco_core::ports::container_logs::{LogLine, LogLines, LogOptions};
+use jaco_core::ports::{ContainerLogs, RuntimeError};
+use jaco_core::time::Timestamp;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::transport::proto::internal as proto;
+use crate::transport::proto::internal::node_client::NodeClient;
+use crate::transport::proto::internal::node_server::{Node, NodeServer};
+
+type Lines = Pin<Box<dyn Stream<Item = Result<proto::LogLine, Status>> + Send>>;
+
+const BUFFERED: usize = 64;
+
+/// Serves this node's logs to the other members.
+pub struct NodeService {
+    logs: Arc<dyn ContainerLogs>,
+}
+
+/// The service for the raft listener.
+pub fn service(logs: Arc<dyn ContainerLogs>) -> NodeServer<NodeService> {
+    NodeServer::new(NodeService { logs })
+}
+
+#[async_trait]
+impl Node for NodeService {
+    type LogsStream = Lines;
+
+    async fn logs(&self, request: Request<proto::LogRequest>) -> Result<Response<Lines>, Status> {
+        let request = request.into_inner();
+        let options = LogOptions {
+            follow: request.follow,
+            since: request.since_ms.map(Timestamp),
+            tail: request.tail,
+        };
+        let replica = ReplicaId::new(request.replica);
+        let mut lines = self
+            .logs
+            .open(&replica, &options)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let (sender, receiver) = mpsc::channel(BUFFERED);
+        tokio::spawn(async move {
+            loop {
+                let next = tokio::select! {
+                    next = lines.next() => next,
+                    () = sender.closed() => return,
+                };
+                let Some(line) = next else { return };
+                let line = line
+                    .map(|line| proto::LogLine {
+                        at_ms: line.at.map(|at| at.0),
+                        stderr: line.stderr,
+                        text: line.text,
+                    })
+                    .map_err(|error| Status::unavailable(error.to_string()));
+                if sender.send(line).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// Opens the log of a replica that another member runs.
+///
+/// # Errors
+/// When that member or its engine does not answer.
+pub async fn remote_logs(
+    channel: Channel,
+    replica: &ReplicaId,
+    options: &LogOptions,
+) -> Result<Box<dyn LogLines>, RuntimeError> {
+    let request = proto::LogRequest {
+        replica: replica.to_string(),
+        follow: options.follow,
+        since_ms: options.since.map(|since| since.0),
+        tail: options.tail,
+    };
+    let lines = NodeClient::new(channel).logs(request).await;
+    let lines = lines.map_err(|status| RuntimeError::Unreachable(status.message().to_owned()))?;
+    Ok(Box::new(RemoteLines(lines.into_inner())))
+}
+
+struct RemoteLines(Streaming<proto::LogLine>);
+
+#[async_trait]
+impl LogLines for RemoteLines {
+    async fn next(&mut self) -> Option<Result<LogLine, RuntimeError>> {
+        let line = self.0.next().await?;
+        Some(
+            line.map(|line| LogLine {
+                at: line.at_ms.map(Timestamp),
+                stderr: line.stderr,
+                text: line.text,
+            })
+            .map_err(|status| RuntimeError::Unreachable(status.message().to_owned())),
+        )
+    }
+}

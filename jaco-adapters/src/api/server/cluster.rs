@@ -1,0 +1,150 @@
+//! `Cluster`: forming, joining, members.
+
+use std::time::Duration;
+
+use jaco_core::cluster::Command;
+use jaco_core::id::NodeName;
+use jaco_core::ports::control_plane::{AdmissionRequest, Invitation, JoinRequest};
+use jaco_core::view;
+use serde_json::json;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Api, refuse};
+use crate::api::convert::{document, invalid};
+use crate::transport::proto::v1 as proto;
+use crate::transport::proto::v1::cluster_server::Cluster;
+
+const LONGEST_TTL: u64 = 30 * 86_400;
+
+#[async_trait]
+impl Cluster for Api {
+    async fn init(
+        &self,
+        request: Request<proto::InitRequest>,
+    ) -> Result<Response<proto::InitAnswer>, Status> {
+        self.local_only("cluster init")?;
+        let formed = self
+            .plane
+            .form(request.into_inner().name)
+            .await
+            .map_err(refuse)?;
+        Ok(Response::new(proto::InitAnswer {
+            cluster_id: formed.cluster_id,
+            token: formed.token,
+            state_key_path: formed.state_key_path,
+        }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<proto::JoinRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.local_only("node join")?;
+        let request = request.into_inner();
+        let ca_cert = Some(request.ca_cert).filter(|pem| !pem.is_empty());
+        let join = JoinRequest {
+            peer: request.peer,
+            token: request.token,
+            ca_cert,
+        };
+        self.plane.join(join).await.map_err(refuse)?;
+        document(&json!({"hostname": self.plane.node(), "joined": true})).map(Response::new)
+    }
+
+    async fn status(
+        &self,
+        request: Request<proto::ReadRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let consistent = request.get_ref().consistent;
+        let state = self.plane.state(consistent).await.map_err(refuse)?;
+        if state.cluster.is_some() {
+            self.caller(&request).await?;
+        }
+        let status = view::cluster::status(&state, &self.plane.consensus());
+        document(&status).map(Response::new)
+    }
+
+    async fn issue_join_token(
+        &self,
+        request: Request<proto::IssueJoinTokenRequest>,
+    ) -> Result<Response<proto::JoinTokenAnswer>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        if request.ttl_seconds == 0 || request.ttl_seconds > LONGEST_TTL {
+            return Err(invalid(
+                "ttl",
+                "a join token lives between 1 second and 30 days",
+            ));
+        }
+        let invitation = Invitation {
+            node: Some(request.node_name)
+                .filter(|name| !name.is_empty())
+                .map(NodeName::new),
+            sans: request.sans,
+            ttl: Duration::from_secs(request.ttl_seconds),
+        };
+        let invited = self
+            .plane
+            .invite(&caller, invitation)
+            .await
+            .map_err(refuse)?;
+        Ok(Response::new(proto::JoinTokenAnswer {
+            token: invited.token,
+            peer: invited.peer,
+            expires_at: invited.expires_at.to_string(),
+        }))
+    }
+
+    /// Not authenticated by a bearer token: the join token is the credential.
+    async fn enter(
+        &self,
+        request: Request<proto::EnterRequest>,
+    ) -> Result<Response<proto::EnterAnswer>, Status> {
+        let request = request.into_inner();
+        let admission = self
+            .plane
+            .admit(AdmissionRequest {
+                secret: request.secret,
+                hostname: NodeName::new(request.hostname),
+                csr: request.csr_pem,
+                api_address: request.api_address,
+                cluster_address: request.cluster_address,
+            })
+            .await
+            .map_err(refuse)?;
+        Ok(Response::new(proto::EnterAnswer {
+            cluster_id: admission.cluster_id,
+            member: admission.member,
+            certificate: admission.chain,
+            state_key: admission.state_key,
+        }))
+    }
+
+    async fn nodes(
+        &self,
+        request: Request<proto::ReadRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.caller(&request).await?;
+        let state = self
+            .plane
+            .state(request.get_ref().consistent)
+            .await
+            .map_err(refuse)?;
+        document(&view::cluster::nodes(&state)).map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<proto::RemoveNodeRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let node = NodeName::new(request.hostname);
+        let command = Command::NodeRemove {
+            node: node.clone(),
+            force: request.force,
+        };
+        self.plane.write(&caller, command).await.map_err(refuse)?;
+        document(&json!({"hostname": node, "removed": true})).map(Response::new)
+    }
+}

@@ -1,0 +1,173 @@
+//! `Deploy`: manifests in, status out.
+
+use jaco_core::cluster::{Command, Outcome};
+use jaco_core::error::Error;
+use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
+use jaco_core::ports::control_plane::Caller;
+use jaco_core::view;
+use jaco_core::view::changes::Applied;
+use serde_json::json;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{Api, refuse};
+use crate::api::convert::{document, invalid};
+use crate::transport::proto::v1 as proto;
+use crate::transport::proto::v1::deploy_server::Deploy;
+
+/// An empty text means: not given.
+pub(super) fn given<T: From<String>>(text: String) -> Option<T> {
+    Some(text).filter(|text| !text.is_empty()).map(T::from)
+}
+
+#[async_trait]
+impl Deploy for Api {
+    async fn apply(
+        &self,
+        request: Request<proto::ApplyRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let bundle = serde_json::from_slice(&request.bundle)
+            .map_err(|error| invalid("bundle", format!("the bundle is malformed: {error}")))?;
+        let applied = self.plane.deploy(&caller, bundle, request.dry_run).await;
+        document(&applied.map_err(refuse)?).map(Response::new)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<proto::NameRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let deployment = DeploymentName::new(request.into_inner().name);
+        let command = Command::Delete {
+            deployment: deployment.clone(),
+        };
+        self.plane.write(&caller, command).await.map_err(refuse)?;
+        document(&json!({"deployment": deployment, "deleting": true})).map(Response::new)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<proto::RollbackRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let deployment = DeploymentName::new(request.deployment);
+        let command = Command::Rollback {
+            deployment: deployment.clone(),
+            to: request.to,
+        };
+        self.revise(&caller, &deployment, command).await
+    }
+
+    async fn scale(
+        &self,
+        request: Request<proto::ScaleRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let deployment = DeploymentName::new(request.deployment);
+        let command = Command::Scale {
+            deployment: deployment.clone(),
+            service: ServiceName::new(request.service),
+            replicas: request.replicas,
+        };
+        self.revise(&caller, &deployment, command).await
+    }
+
+    async fn status(
+        &self,
+        request: Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.caller(&request).await?;
+        let request = request.into_inner();
+        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let deployment = given(request.deployment);
+        let service = given(request.service);
+        let status = view::status::status(&state, deployment.as_ref(), service.as_ref());
+        document(&status.map_err(refuse)?).map(Response::new)
+    }
+
+    async fn get(
+        &self,
+        request: Request<proto::GetRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.caller(&request).await?;
+        let request = request.into_inner();
+        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let name = request.name;
+        let all = || view::status::status(&state, None, None).map_err(refuse);
+        let answer = match request.kind.as_str() {
+            "deployments" => document(&json!({"deployments": all()?.deployments})),
+            "replicas" => document(&json!({"replicas": all()?.replicas})),
+            "routes" => document(&json!({"routes": all()?.routes})),
+            "deployment" => {
+                let name = DeploymentName::new(name);
+                let detail = view::deployment::detail(&state, &name, request.show_secrets);
+                document(&detail.map_err(refuse)?)
+            }
+            "replica" => {
+                let detail = view::replica::detail(&state, &ReplicaId::new(name));
+                document(&detail.map_err(refuse)?)
+            }
+            "route" => {
+                let domain = Domain::new(name.to_ascii_lowercase());
+                let detail = view::route::detail(&state, &self.plane.node(), &domain);
+                document(&detail.map_err(refuse)?)
+            }
+            other => Err(invalid(
+                "kind",
+                format!("\"{other}\" is nothing that can be got"),
+            )),
+        };
+        answer.map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<proto::NameRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.caller(&request).await?;
+        let request = request.into_inner();
+        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let history = view::deployment::history(&state, &DeploymentName::new(request.name));
+        document(&history.map_err(refuse)?).map(Response::new)
+    }
+}
+
+impl Api {
+    /// Commits a command that makes a new revision, and says what it changes.
+    async fn revise(
+        &self,
+        caller: &Caller,
+        deployment: &DeploymentName,
+        command: Command,
+    ) -> Result<Response<proto::Document>, Status> {
+        let before = self.plane.state(false).await.map_err(refuse)?;
+        let old = before
+            .deployments
+            .get(deployment)
+            .map(|d| std::sync::Arc::clone(d.spec()));
+        let outcome = self.plane.write(caller, command).await.map_err(refuse)?;
+        let Outcome::Revision {
+            deployment,
+            revision,
+            changed,
+        } = outcome
+        else {
+            return Err(refuse(Error::internal("a revision was expected")));
+        };
+        // The leader has applied it; this node may be a moment behind.
+        let after = self.plane.state(true).await.map_err(refuse)?;
+        let new = after.deployment(&deployment).map_err(refuse)?.spec();
+        let changes = view::changes(old.as_deref(), new);
+        let applied = Applied {
+            deployment,
+            revision,
+            changed,
+            changes,
+            converged: None,
+        };
+        document(&applied).map(Response::new)
+    }
+}

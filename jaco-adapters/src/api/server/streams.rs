@@ -1,0 +1,155 @@
+//! `Watch` and `Audit`: documents that follow the state.
+//!
+//! A stream of a token that is revoked ends with `token_revoked` at the next change, which the
+//! revocation itself is.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use jaco_core::cluster::audit::EventType;
+use jaco_core::id::{DeploymentName, ServiceName};
+use jaco_core::time::Timestamp;
+use jaco_core::view;
+use jaco_core::view::cluster::AuditLog;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::deploy::given;
+use super::{Api, refuse};
+use crate::api::convert::{document, invalid};
+use crate::transport::proto::v1 as proto;
+use crate::transport::proto::v1::audit_server::Audit;
+use crate::transport::proto::v1::watch_server::Watch;
+
+type Documents = Pin<Box<dyn Stream<Item = Result<proto::Document, Status>> + Send>>;
+
+/// Documents that wait for a slow reader before the next state is looked at.
+const BUFFERED: usize = 4;
+
+#[async_trait]
+impl Watch for Api {
+    type StatusStream = Documents;
+
+    async fn status(
+        &self,
+        request: Request<proto::StatusRequest>,
+    ) -> Result<Response<Documents>, Status> {
+        self.caller(&request).await?;
+        let credentials = request.metadata().clone();
+        let request = request.into_inner();
+        let deployment: Option<DeploymentName> = given(request.deployment);
+        let service: Option<ServiceName> = given(request.service);
+        let api = self.clone();
+        let (sender, receiver) = mpsc::channel(BUFFERED);
+        tokio::spawn(async move {
+            let mut last = None;
+            loop {
+                let step = api.status_after(&credentials, deployment.as_ref(), service.as_ref());
+                let (index, next) = match step.await {
+                    Ok(next) => next,
+                    Err(status) => return drop(sender.send(Err(status)).await),
+                };
+                if last.as_ref() != Some(&next) {
+                    if sender.send(Ok(next.clone())).await.is_err() {
+                        return;
+                    }
+                    last = Some(next);
+                }
+                tokio::select! {
+                    () = api.plane.changed_after(index) => {}
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+#[async_trait]
+impl Audit for Api {
+    type FollowStream = Documents;
+
+    async fn list(
+        &self,
+        request: Request<proto::AuditRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.caller(&request).await?;
+        let request = request.into_inner();
+        let (since, types) = filter(&request)?;
+        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let events = view::cluster::audit(&state, 0, since, &types);
+        document(&AuditLog { events }).map(Response::new)
+    }
+
+    async fn follow(
+        &self,
+        request: Request<proto::AuditRequest>,
+    ) -> Result<Response<Documents>, Status> {
+        self.caller(&request).await?;
+        let credentials = request.metadata().clone();
+        let (since, types) = filter(request.get_ref())?;
+        let api = self.clone();
+        let (sender, receiver) = mpsc::channel(BUFFERED);
+        tokio::spawn(async move {
+            let mut after = 0;
+            loop {
+                let state = match api.still_allowed(&credentials).await {
+                    Ok(state) => state,
+                    Err(status) => return drop(sender.send(Err(status)).await),
+                };
+                for event in view::cluster::audit(&state, after, since, &types) {
+                    if sender.send(document(&event)).await.is_err() {
+                        return;
+                    }
+                }
+                after = state.index;
+                tokio::select! {
+                    () = api.plane.changed_after(after) => {}
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Api {
+    /// The state, if the caller's token still counts.
+    pub(super) async fn still_allowed(
+        &self,
+        credentials: &MetadataMap,
+    ) -> Result<std::sync::Arc<jaco_core::cluster::ClusterState>, Status> {
+        let mut request = Request::new(());
+        *request.metadata_mut() = credentials.clone();
+        self.caller(&request).await?;
+        self.plane.state(false).await.map_err(refuse)
+    }
+
+    async fn status_after(
+        &self,
+        credentials: &MetadataMap,
+        deployment: Option<&DeploymentName>,
+        service: Option<&ServiceName>,
+    ) -> Result<(u64, proto::Document), Status> {
+        let state = self.still_allowed(credentials).await?;
+        let status = view::status::status(&state, deployment, service).map_err(refuse)?;
+        Ok((state.index, document(&status)?))
+    }
+}
+
+fn filter(request: &proto::AuditRequest) -> Result<(Option<Timestamp>, Vec<EventType>), Status> {
+    let since = match request.since.as_str() {
+        "" => None,
+        text => Some(
+            Timestamp::parse(text)
+                .ok_or_else(|| invalid("since", format!("\"{text}\" is not an RFC 3339 time")))?,
+        ),
+    };
+    let find = |name: &String| EventType::ALL.iter().copied().find(|t| t.as_str() == name);
+    let types = request.types.iter().map(|name| {
+        find(name).ok_or_else(|| invalid("type", format!("\"{name}\" is not an event type")))
+    });
+    Ok((since, types.collect::<Result<_, _>>()?))
+}
