@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) peers: Peers,
     pub(super) state: watch::Receiver<Arc<ClusterState>>,
     pub(super) leader_seen: std::sync::Mutex<std::time::Instant>,
+    /// The term that was last looked at, and since when.
+    pub(super) term_began: std::sync::Mutex<(u64, std::time::Instant)>,
 }
 
 /// Why a member that was asked to lead a write did not.
@@ -59,6 +61,15 @@ impl From<Refusal> for ConsensusError {
 impl Shared {
     fn metrics(&self) -> RaftMetrics<Types> {
         self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// For how long the present term has been known here.
+    fn term_age(&self, metrics: &RaftMetrics<Types>) -> Duration {
+        let mut began = self.term_began.lock().expect("no holder of this lock panics");
+        if began.0 != metrics.current_term {
+            *began = (metrics.current_term, std::time::Instant::now());
+        }
+        began.1.elapsed()
     }
 
     /// Commits as the leader. Given up at once when the majority is gone.
@@ -139,6 +150,7 @@ impl Shared {
         let mut metrics = self.raft.metrics();
         loop {
             let _ = self.leader();
+            self.term_age(&self.metrics());
             let changed = tokio::time::timeout(Duration::from_millis(500), metrics.changed());
             if matches!(changed.await, Ok(Err(_))) {
                 return;
@@ -249,7 +261,7 @@ impl Consensus for RaftConsensus {
             applied: metrics.last_applied.map_or(0, |id| id.index()),
             voters: membership.voter_ids().collect(),
             learners: membership.membership().learner_ids().collect(),
-            followers: followers(&metrics, self.shared.me),
+            followers: followers(&metrics, self.shared.me, self.shared.term_age(&metrics)),
         }
     }
 
@@ -300,7 +312,11 @@ impl Consensus for RaftConsensus {
     }
 }
 
-fn followers(metrics: &RaftMetrics<Types>, me: MemberId) -> BTreeMap<MemberId, Follower> {
+fn followers(
+    metrics: &RaftMetrics<Types>,
+    me: MemberId,
+    term_age: Duration,
+) -> BTreeMap<MemberId, Follower> {
     let last = metrics.last_log_index.unwrap_or(0);
     let Some(replication) = &metrics.replication else {
         return BTreeMap::new();
@@ -313,7 +329,8 @@ fn followers(metrics: &RaftMetrics<Types>, me: MemberId) -> BTreeMap<MemberId, F
                 .heartbeat
                 .as_ref()
                 .and_then(|heard| heard.get(id).copied());
-            let silent_for = heard.flatten().map(|at| at.elapsed());
+            // One that never answered this leader has been silent for as long as it leads.
+            let silent_for = heard.flatten().map_or(term_age, |at| at.elapsed());
             (*id, Follower { lag, silent_for })
         })
         .collect()

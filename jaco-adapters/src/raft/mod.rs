@@ -69,14 +69,14 @@ pub async fn open(
     let raft = openraft::Raft::new(member, config, peers.clone(), store, machine)
         .await
         .map_err(|error| OpenError::Start(error.to_string()))?;
-    let leader_seen = std::sync::Mutex::new(Instant::now());
     let shared = Arc::new(Shared {
         me: member,
         raft,
         clock,
         peers,
         state,
-        leader_seen,
+        leader_seen: std::sync::Mutex::new(Instant::now()),
+        term_began: std::sync::Mutex::new((0, Instant::now())),
     });
     tokio::spawn(Arc::clone(&shared).follow_leader());
     Ok(RaftConsensus { shared })

@@ -1,5 +1,6 @@
-//! The host's clock and its source of random values.
+//! The host: its clock, its source of random values, its name and addresses.
 
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
@@ -27,4 +28,25 @@ impl Ids for SystemIds {
     fn fill(&self, bytes: &mut [u8]) {
         rand::fill(bytes).expect("the operating system gives random bytes");
     }
+}
+
+/// The addresses of this host's interfaces, loopback excluded.
+pub fn addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| interface.address);
+    let v4 = addresses.filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip()));
+    v4.filter(|address| !address.is_loopback()).map(IpAddr::V4).collect()
+}
+
+/// The operating system's hostname.
+pub fn hostname() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The number of a group of this host.
+pub fn group(name: &str) -> Option<u32> {
+    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }

@@ -190,3 +190,19 @@ pub fn public_key_hash(certificate: &CertificateDer<'_>) -> Option<String> {
     )
     .as_ref()))
 }
+
+/// The last certificate of a chain, PEM, with the hash of its public key.
+///
+/// # Errors
+/// When the chain does not parse.
+pub fn authority(chain: &str) -> Result<(String, String), PkiError> {
+    let certificates = certificates(chain)?;
+    let last = certificates.last().expect("a parsed chain has a certificate");
+    let hash = public_key_hash(last).ok_or_else(|| PkiError {
+        what: "read certificate",
+        reason: "not X.509".to_owned(),
+    })?;
+    // PEM blocks stand in chain order; the last one begins at the last header.
+    let begin = chain.rfind("-----BEGIN CERTIFICATE-----").unwrap_or(0);
+    Ok((hash, chain[begin..].to_owned()))
+}

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod audit;
 pub mod command;
 pub mod deployment;
+pub mod members;
 pub mod node;
 pub mod state;
 pub mod token;

@@ -3,9 +3,11 @@
 //! Each module has `desired(state, node)`, and `diff(desired, observed)` where something is to
 //! be changed. All are pure and safe to repeat; empty when nothing is to be done.
 
+pub mod advertise;
 pub mod bridges;
 pub mod containers;
 pub mod gates;
 pub mod health;
 pub mod ingress;
 pub mod pulls;
+pub mod report;

@@ -82,8 +82,8 @@ impl ConsensusStatus {
 pub struct Follower {
     /// Entries that it lacks.
     pub lag: u64,
-    /// Since its last answer; `None` when it never answered this leader.
-    pub silent_for: Option<Duration>,
+    /// Since its last answer, or since this leader began when it never answered.
+    pub silent_for: Duration,
 }
 
 /// Why a write or a consistent read did not happen.

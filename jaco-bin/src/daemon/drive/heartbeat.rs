@@ -1,0 +1,41 @@
+//! Heartbeat: tells the cluster what this node and its engine are, whenever that changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jaco_core::cluster::Command;
+use jaco_core::cluster::node::NodeReport;
+
+use super::Member;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Runs for as long as the daemon is a member.
+pub(crate) async fn run(member: Arc<Member>) {
+    loop {
+        let engine = match member.runtime.describe().await {
+            Ok(engine) => Some(engine),
+            Err(error) => {
+                tracing::debug!(subsystem = "runtime", %error, "the engine does not answer");
+                None
+            }
+        };
+        let report = NodeReport {
+            engine,
+            labels: member.config.node_labels.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let state = member.state();
+        let known = state.nodes.get(&member.name);
+        if known.is_some_and(|node| node.report.as_ref() != Some(&report)) {
+            let node = member.name.clone();
+            member.report(Command::NodeReport { node, report }).await;
+        }
+        let limit = if known.is_some() {
+            INTERVAL
+        } else {
+            Duration::from_millis(200)
+        };
+        tokio::time::sleep(limit).await;
+    }
+}

@@ -1,0 +1,55 @@
+//! Scheduler: on the leader, from each new state to the next steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jaco_core::cluster::Command;
+use jaco_core::scheduler::{plan, restart};
+
+use super::{Member, SAFETY_TICK};
+
+/// Changes that come together are planned together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Runs for as long as the daemon is a member.
+pub(crate) async fn run(member: Arc<Member>) {
+    let mut led_term = 0;
+    loop {
+        let status = member.consensus.status();
+        let mut state = member.state();
+        let mut limit = SAFETY_TICK;
+        if status.is_leader() {
+            if led_term != status.term && present(&member, status.term).await {
+                led_term = status.term;
+            }
+            state = member.state();
+            let now = member.clock.now();
+            let steps = plan(&state, now);
+            if !steps.is_empty() {
+                tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
+                member.report(Command::Schedule(steps)).await;
+            }
+            let due = restart::next_due(state.replicas().map(AsRef::as_ref), now);
+            limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
+        } else {
+            // Leadership changes without a change of the state.
+            limit = limit.min(Duration::from_millis(200));
+        }
+        member.woken(state.index, limit).await;
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}
+
+/// Commits that this node leads, with the settings that the leader gives.
+async fn present(member: &Member, term: u64) -> bool {
+    tracing::info!(subsystem = "raft", term, "this node leads");
+    let config = &member.config;
+    member
+        .report(Command::Lead {
+            node: member.name.clone(),
+            term,
+            ipam_pool: config.ipam_pool,
+            audit_retention: config.audit_retention,
+        })
+        .await
+}

@@ -1,0 +1,8 @@
+//! The daemon: configuration, wiring, life cycle, and the drivers that connect core and ports.
+
+pub mod config;
+mod drive;
+mod identity;
+pub mod lifecycle;
+mod plane;
+mod wiring;

@@ -1,0 +1,456 @@
+//! The daemon as its API sees it: forming, joining, admitting, writing, reading.
+
+use std::sync::{Arc, RwLock, Weak};
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use jaco_core::cluster::apply::check_join;
+use jaco_core::cluster::command::{ClusterInit, NewNode};
+use jaco_core::cluster::token::JoinCredential;
+use jaco_core::cluster::{ClusterState, Command, Outcome, apply};
+use jaco_core::cluster::{Entry, Proposal};
+use jaco_core::error::{Error, ErrorCode};
+use jaco_core::id::{ClusterId, Identity as Who, NodeName, ReplicaId};
+use jaco_core::manifest::hash::{hex, sha256_hex, unhex};
+use jaco_core::manifest::{Bundle, parse};
+use jaco_core::ports::consensus::ConsensusStatus;
+use jaco_core::ports::container_logs::{LogLines, LogOptions};
+use jaco_core::ports::control_plane::{
+    Admission, AdmissionRequest, Caller, Formed, Invitation, Invited, JoinRequest,
+};
+use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError};
+use jaco_core::view;
+use jaco_core::view::changes::Applied;
+
+use super::config::Config;
+use super::drive::Member;
+use super::identity::{self, Identity};
+use super::wiring::{self, Opened, SystemClock, SystemIds};
+
+/// The name under which the CA's key is sealed.
+const CA_KEY: &str = "ca-key";
+
+/// One daemon, member or not.
+pub(super) struct Plane {
+    config: Arc<Config>,
+    membership: RwLock<Option<Arc<Membership>>>,
+    /// Held while a cluster is formed or joined, so that only one such attempt runs.
+    changing: tokio::sync::Mutex<()>,
+    nothing: Arc<ClusterState>,
+    /// Itself, for what outlives a call.
+    this: Weak<Self>,
+}
+
+/// What a member has.
+pub(super) struct Membership {
+    identity: Identity,
+    opened: Opened,
+    member: Arc<Member>,
+}
+
+impl Plane {
+    /// A daemon that is not a member yet.
+    pub(super) fn new(config: Arc<Config>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            config,
+            membership: RwLock::new(None),
+            changing: tokio::sync::Mutex::new(()),
+            nothing: Arc::default(),
+            this: Weak::clone(this),
+        })
+    }
+
+    fn get(&self) -> Option<Arc<Membership>> {
+        self.membership
+            .read()
+            .expect("no holder of this lock panics")
+            .clone()
+    }
+
+    fn joined(&self) -> Result<Arc<Membership>, Error> {
+        self.get().ok_or_else(|| {
+            let message = "this node is not part of a cluster yet";
+            Error::new(ErrorCode::ClusterUninitialized, message)
+        })
+    }
+
+    /// The consensus of this member, for the life cycle.
+    pub(super) fn member(&self) -> Option<Arc<Member>> {
+        self.get().map(|membership| Arc::clone(&membership.member))
+    }
+
+    /// Starts everything that a member does.
+    pub(super) async fn activate(&self, identity: Identity, opened: Opened) -> anyhow::Result<()> {
+        let member = wiring::member(&self.config, &identity, &opened)?;
+        let plane = self.this.upgrade().context("the daemon is stopping")?;
+        wiring::serve_remote(&self.config, &opened, &member, plane).await?;
+        let membership = Arc::new(Membership {
+            identity,
+            opened,
+            member: Arc::clone(&member),
+        });
+        *self
+            .membership
+            .write()
+            .expect("no holder of this lock panics") = Some(membership);
+        wiring::drive(&member);
+        tokio::spawn(super::lifecycle::leave_when_removed(member));
+        Ok(())
+    }
+
+    fn refuse_member(&self) -> Result<(), Error> {
+        if self.get().is_some() {
+            let message = "this node is part of a cluster already";
+            return Err(Error::new(ErrorCode::ClusterAlreadyInitialized, message));
+        }
+        Ok(())
+    }
+
+    fn new_node(&self, serial: String) -> NewNode {
+        NewNode {
+            name: NodeName::new(&self.config.hostname),
+            api_address: self.config.api_address(),
+            cluster_address: self.config.cluster_address(),
+            serial,
+        }
+    }
+
+    /// The state key of this host, made when there is none.
+    fn state_key(&self) -> Result<[u8; 32], Error> {
+        if let Some(key) = identity::load_state_key(&self.config).map_err(Error::internal)? {
+            return Ok(key);
+        }
+        let mut key = [0; 32];
+        SystemIds.fill(&mut key);
+        identity::save_state_key(&self.config, &key).map_err(Error::internal)?;
+        Ok(key)
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Plane {
+    fn node(&self) -> NodeName {
+        NodeName::new(&self.config.hostname)
+    }
+
+    async fn form(&self, name: String) -> Result<Formed, Error> {
+        let _alone = self.changing.lock().await;
+        self.refuse_member()?;
+        let config = &self.config;
+        let cluster_id = SystemIds.uuid();
+        let (ca_cert, ca_key) = wiring::new_authority(&cluster_id)?;
+        let (key, request) = wiring::new_request(&config.hostname)?;
+        let sans = [
+            config.advertise.clone(),
+            "127.0.0.1".to_owned(),
+            "localhost".to_owned(),
+        ];
+        let (chain, serial) =
+            wiring::sign_node(&ca_cert, &ca_key, &request, &config.hostname, &sans)?;
+        let identity = Identity {
+            cluster_id: cluster_id.clone(),
+            member: 1,
+            hostname: config.hostname.clone(),
+            chain,
+            key,
+            ca_cert: ca_cert.clone(),
+        };
+        // What an attempt that was cut off left must not come back as this cluster's log.
+        identity::set_aside(config, "incomplete").map_err(Error::internal)?;
+        let state_key = self.state_key()?;
+        let opened = wiring::open(config, &identity, &state_key)
+            .await
+            .map_err(Error::internal)?;
+        let token = SystemIds.secret();
+        let init = ClusterInit {
+            id: ClusterId::new(&cluster_id),
+            name,
+            ca_cert,
+            ca_key_sealed: hex(&opened.sealer.seal(CA_KEY, ca_key.as_bytes())),
+            ipam_pool: config.ipam_pool,
+            node: self.new_node(serial),
+            token_hash: sha256_hex(token.as_bytes()),
+        };
+        let node = NodeName::new(&config.hostname);
+        opened
+            .consensus
+            .initialize(&node, &config.cluster_address())
+            .await?;
+        let command = Command::ClusterInit(Box::new(init));
+        write_when_led(&*opened.consensus, command).await??;
+        identity::save(config, &identity).map_err(Error::internal)?;
+        self.activate(identity, opened)
+            .await
+            .map_err(Error::internal)?;
+        let state_key_path = config.state_key.display().to_string();
+        Ok(Formed {
+            cluster_id,
+            token,
+            state_key_path,
+        })
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), Error> {
+        let _alone = self.changing.lock().await;
+        self.refuse_member()?;
+        let credential = JoinCredential::parse(&request.token)
+            .ok_or_else(|| Error::new(ErrorCode::JoinTokenInvalid, "this is not a join token"))?;
+        let ca_hash = match &request.ca_cert {
+            Some(pem) => wiring::authority_of(pem)?.0,
+            None => credential.ca_hash.clone(),
+        };
+        let config = &self.config;
+        let (key, csr) = wiring::new_request(&config.hostname)?;
+        let admission = AdmissionRequest {
+            secret: credential.secret,
+            hostname: NodeName::new(&config.hostname),
+            csr,
+            api_address: config.api_address(),
+            cluster_address: config.cluster_address(),
+        };
+        let admission = wiring::enter(&request.peer, &ca_hash, admission).await?;
+        let (hash, ca_cert) = wiring::authority_of(&admission.chain)?;
+        if hash != ca_hash {
+            let message = "the certificate that was issued is not of the pinned CA";
+            return Err(Error::new(ErrorCode::TlsUntrusted, message));
+        }
+        let state_key: [u8; 32] = admission
+            .state_key
+            .try_into()
+            .map_err(|_| Error::internal("the state key does not have 32 bytes"))?;
+        identity::set_aside(config, "incomplete").map_err(Error::internal)?;
+        identity::save_state_key(config, &state_key).map_err(Error::internal)?;
+        let identity = Identity {
+            cluster_id: admission.cluster_id,
+            member: admission.member,
+            hostname: config.hostname.clone(),
+            chain: admission.chain,
+            key,
+            ca_cert,
+        };
+        let opened = wiring::open(config, &identity, &state_key)
+            .await
+            .map_err(Error::internal)?;
+        identity::save(config, &identity).map_err(Error::internal)?;
+        self.activate(identity, opened)
+            .await
+            .map_err(Error::internal)
+    }
+
+    async fn admit(&self, request: AdmissionRequest) -> Result<Admission, Error> {
+        let membership = self.joined()?;
+        let state = self.state(true).await?;
+        let token_hash = sha256_hex(request.secret.as_bytes());
+        if state.nodes.contains_key(&request.hostname) {
+            let message = format!("a node named \"{}\" is a member already", request.hostname);
+            return Err(Error::new(ErrorCode::NodeAlreadyMember, message));
+        }
+        let token = check_join(&state, &token_hash, &request.hostname)?;
+        let cluster = state
+            .cluster
+            .as_ref()
+            .ok_or_else(|| Error::internal("no cluster"))?;
+        let sealed = unhex(&cluster.ca_key_sealed).unwrap_or_default();
+        let ca_key = membership
+            .opened
+            .sealer
+            .open(CA_KEY, &sealed)
+            .map_err(Error::internal)?;
+        let ca_key = String::from_utf8(ca_key).map_err(Error::internal)?;
+        let mut sans = token.sans.clone();
+        sans.extend(host(&request.api_address).into_iter().map(str::to_owned));
+        sans.extend(
+            host(&request.cluster_address)
+                .into_iter()
+                .map(str::to_owned),
+        );
+        let hostname = request.hostname.as_str();
+        let (chain, serial) =
+            wiring::sign_node(&cluster.ca_cert, &ca_key, &request.csr, hostname, &sans)?;
+        let node = NewNode {
+            name: request.hostname.clone(),
+            api_address: request.api_address,
+            cluster_address: request.cluster_address,
+            serial,
+        };
+        let joiner = Who::new(request.hostname.as_str());
+        let command = Command::NodeJoin { token_hash, node };
+        let Outcome::Admitted { member } = membership
+            .opened
+            .consensus
+            .write(&joiner, command)
+            .await??
+        else {
+            return Err(Error::internal("a member number was expected"));
+        };
+        let state_key = self.state_key()?.to_vec();
+        Ok(Admission {
+            cluster_id: cluster.id.to_string(),
+            member,
+            chain,
+            state_key,
+        })
+    }
+
+    async fn invite(&self, caller: &Caller, invitation: Invitation) -> Result<Invited, Error> {
+        let membership = self.joined()?;
+        let (ca_hash, _) = wiring::authority_of(&membership.identity.ca_cert)?;
+        let credential = JoinCredential {
+            ca_hash,
+            secret: SystemIds.secret(),
+        };
+        let expires_at = SystemClock.now() + invitation.ttl;
+        let command = Command::JoinTokenIssue {
+            hash: sha256_hex(credential.secret.as_bytes()),
+            node: invitation.node,
+            sans: invitation.sans,
+            ttl: invitation.ttl,
+        };
+        self.write(caller, command).await?;
+        Ok(Invited {
+            token: credential.reveal(),
+            peer: self.config.api_address(),
+            expires_at,
+        })
+    }
+
+    async fn write(&self, caller: &Caller, command: Command) -> Result<Outcome, Error> {
+        let membership = self.joined()?;
+        membership
+            .opened
+            .consensus
+            .write(&caller.identity, command)
+            .await?
+    }
+
+    async fn deploy(
+        &self,
+        caller: &Caller,
+        bundle: Bundle,
+        dry_run: bool,
+    ) -> Result<Applied, Error> {
+        let membership = self.joined()?;
+        let spec = parse(&bundle).map_err(|report| {
+            report
+                .to_error()
+                .unwrap_or_else(|| Error::internal("an empty report"))
+        })?;
+        let state = self.state(false).await?;
+        let old = state.deployments.get(&spec.name).filter(|d| !d.deleting);
+        let changes = view::changes(old.map(|old| old.spec().as_ref()), &spec);
+        let privileged = caller.may_run_privileged;
+        let command = Command::Apply {
+            bundle: Arc::new(bundle),
+            spec: Arc::new(spec),
+            privileged,
+        };
+        let outcome = match dry_run {
+            true => rehearse(&state, caller, command)?,
+            false => {
+                membership
+                    .opened
+                    .consensus
+                    .write(&caller.identity, command)
+                    .await??
+            }
+        };
+        let Outcome::Revision {
+            deployment,
+            revision,
+            changed,
+        } = outcome
+        else {
+            return Err(Error::internal("a revision was expected"));
+        };
+        Ok(Applied {
+            deployment,
+            revision,
+            changed,
+            changes,
+            converged: None,
+        })
+    }
+
+    async fn state(&self, consistent: bool) -> Result<Arc<ClusterState>, Error> {
+        let Some(membership) = self.get() else {
+            return Ok(Arc::clone(&self.nothing));
+        };
+        if consistent {
+            membership.opened.consensus.catch_up().await?;
+        }
+        Ok(membership.opened.consensus.snapshot())
+    }
+
+    fn consensus(&self) -> ConsensusStatus {
+        self.get()
+            .map(|membership| membership.opened.consensus.status())
+            .unwrap_or_default()
+    }
+
+    async fn changed_after(&self, index: u64) {
+        match self.get() {
+            Some(membership) => membership.opened.consensus.applied_after(index).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn logs(
+        &self,
+        replica: &ReplicaId,
+        options: &LogOptions,
+    ) -> Result<Box<dyn LogLines>, RuntimeError> {
+        let unreachable = |error: Error| RuntimeError::Unreachable(error.to_string());
+        let membership = self.joined().map_err(unreachable)?;
+        let state = membership.opened.consensus.snapshot();
+        let home = &state.replica(replica).map_err(unreachable)?.node;
+        if *home == self.node() {
+            return membership.member.logs.open(replica, options).await;
+        }
+        let node = state.node(home).map_err(unreachable)?;
+        let peers = membership.opened.consensus.peers();
+        wiring::remote_logs(&peers, &node.cluster_address, replica, options).await
+    }
+}
+
+/// Commits as soon as the one member of a new group has elected itself.
+async fn write_when_led(
+    consensus: &dyn Consensus,
+    command: Command,
+) -> Result<jaco_core::cluster::Applied, Error> {
+    let identity = Who::new("local");
+    for _ in 0..100 {
+        match consensus.write(&identity, command.clone()).await {
+            Err(jaco_core::ports::ConsensusError::NoLeader) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            done => return done.map_err(Error::from),
+        }
+    }
+    Err(jaco_core::ports::ConsensusError::NoLeader.into())
+}
+
+/// What a command would give, tried on a copy of the state.
+fn rehearse(state: &ClusterState, caller: &Caller, command: Command) -> Result<Outcome, Error> {
+    let mut copy = state.clone();
+    let identity = caller.identity.clone();
+    let proposal = Proposal {
+        at: SystemClock.now(),
+        identity,
+        command,
+    };
+    apply(
+        &mut copy,
+        &Entry {
+            index: state.index + 1,
+            proposal,
+        },
+    )
+}
+
+/// The host part of `host:port`.
+fn host(address: &str) -> Option<&str> {
+    address
+        .rsplit_once(':')
+        .map(|(host, _)| host.trim_matches(['[', ']']))
+}

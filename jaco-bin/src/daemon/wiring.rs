@@ -1,0 +1,250 @@
+//! The only file of the daemon that names adapters: it makes them and plugs them together.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use jaco_adapters::api::server::Entrance;
+use jaco_adapters::api::{Client, node, server};
+use jaco_adapters::docker::DockerRuntime;
+use jaco_adapters::ingress::HyperIngress;
+use jaco_adapters::raft::{self, Peers, RaftConsensus};
+use jaco_adapters::seal::AesSealer;
+use jaco_adapters::transport::{incoming, pki, tls};
+use jaco_core::error::{Error, ErrorCode};
+use jaco_core::id::{ClusterId, NodeName, ReplicaId};
+use jaco_core::ports::container_logs::{LogLines, LogOptions};
+use jaco_core::ports::control_plane::{Admission, AdmissionRequest};
+use jaco_core::ports::{Clock, Consensus, ControlPlane, RuntimeError, Sealer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use super::config::{Config, Environment};
+use super::drive::{self, Member};
+use super::identity::Identity;
+
+pub(super) use jaco_adapters::system::{SystemClock, SystemIds};
+
+/// What the environment and the host say.
+pub(super) fn environment() -> Environment {
+    let path = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(Into::into)
+    };
+    let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .map(|dir| Path::new(&dir).join("state.key"))
+        .filter(|file| file.exists());
+    Environment {
+        data_dir: path("JACO_DATA_DIR"),
+        log_level: std::env::var("JACO_LOG")
+            .ok()
+            .filter(|level| !level.is_empty()),
+        state_key: path("JACO_STATE_KEY").or(credential),
+        hostname: jaco_adapters::system::hostname(),
+        addresses: jaco_adapters::system::addresses(),
+    }
+}
+
+/// A member's hold on the cluster, with what its API needs beside the drivers.
+pub(super) struct Opened {
+    pub(super) consensus: Arc<RaftConsensus>,
+    pub(super) sealer: Arc<dyn Sealer>,
+    tls: MemberTls,
+}
+
+struct MemberTls {
+    api: Arc<rustls::ServerConfig>,
+    members: Arc<rustls::ServerConfig>,
+}
+
+/// Opens the replicated log of this member.
+pub(super) async fn open(
+    config: &Config,
+    identity: &Identity,
+    state_key: &[u8; 32],
+) -> anyhow::Result<Opened> {
+    let shown = pki::Identity {
+        chain: identity.chain.clone(),
+        key: identity.key.clone(),
+    };
+    // The list of revoked serials is in the state, which is opened with these settings.
+    let opened: Arc<OnceLock<Arc<RaftConsensus>>> = Arc::default();
+    let state = Arc::clone(&opened);
+    let revoked: tls::Revoked = Arc::new(move |serial| {
+        let consensus = state.get();
+        consensus.is_some_and(|c| c.snapshot().revoked_serials.contains_key(serial))
+    });
+    let client = tls::member_client(&identity.ca_cert, &shown, Arc::clone(&revoked))?;
+    let tls = MemberTls {
+        api: tls::api_server(&shown)?,
+        members: tls::member_server(&identity.ca_cert, &shown, revoked)?,
+    };
+    let sealer: Arc<dyn Sealer> = Arc::new(AesSealer::new(state_key));
+    let dir = config.data_dir.join("raft");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let consensus = raft::open(&dir, identity.member, Arc::clone(&sealer), clock, client).await?;
+    let consensus = Arc::new(consensus);
+    let _ = opened.set(Arc::clone(&consensus));
+    Ok(Opened {
+        consensus,
+        sealer,
+        tls,
+    })
+}
+
+/// Everything that the drivers work with.
+pub(super) fn member(
+    config: &Arc<Config>,
+    identity: &Identity,
+    opened: &Opened,
+) -> anyhow::Result<Arc<Member>> {
+    let files = config
+        .unix_socket
+        .parent()
+        .unwrap_or(Path::new("/run"))
+        .join("files");
+    let runtime =
+        Arc::new(DockerRuntime::connect(&config.docker_host, files).context("docker_host")?);
+    Ok(Arc::new(Member {
+        config: Arc::clone(config),
+        name: NodeName::new(&identity.hostname),
+        cluster: ClusterId::new(&identity.cluster_id),
+        clock: Arc::new(SystemClock),
+        consensus: Arc::clone(&opened.consensus) as Arc<dyn Consensus>,
+        runtime: Arc::clone(&runtime) as _,
+        logs: Arc::clone(&runtime) as _,
+        bridges: runtime,
+        ingress: Arc::new(HyperIngress::start(config.http)),
+        bridge_use: Default::default(),
+    }))
+}
+
+/// Starts every driver of a member.
+pub(super) fn drive(member: &Arc<Member>) {
+    tokio::spawn(drive::scheduler::run(Arc::clone(member)));
+    tokio::spawn(drive::membership::run(Arc::clone(member)));
+    tokio::spawn(drive::heartbeat::run(Arc::clone(member)));
+    tokio::spawn(drive::runtime::run(Arc::clone(member)));
+    tokio::spawn(drive::network::run(Arc::clone(member)));
+    tokio::spawn(drive::ingress::run(Arc::clone(member)));
+}
+
+/// Serves the operator of this host.
+pub(super) async fn serve_local(
+    config: &Config,
+    plane: Arc<dyn ControlPlane>,
+) -> anyhow::Result<()> {
+    let path = &config.unix_socket;
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("another daemon serves {}", path.display());
+    }
+    let _ = std::fs::remove_file(path);
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    if let Some(group) = jaco_adapters::system::group("jaco") {
+        std::os::unix::fs::chown(path, None, Some(group))?;
+    }
+    let serve = Server::builder()
+        .add_routes(server::routes(plane, Entrance::Local))
+        .serve_with_incoming(UnixListenerStream::new(listener));
+    tokio::spawn(serve);
+    Ok(())
+}
+
+/// Serves remote callers and the other members.
+pub(super) async fn serve_remote(
+    config: &Config,
+    opened: &Opened,
+    member: &Member,
+    plane: Arc<dyn ControlPlane>,
+) -> anyhow::Result<()> {
+    let api = listen(config.listen).await?;
+    let members = listen(config.cluster).await?;
+    let serve = Server::builder()
+        .add_routes(server::routes(plane, Entrance::Remote))
+        .serve_with_incoming(incoming::tls(api, Arc::clone(&opened.tls.api)));
+    tokio::spawn(serve);
+    let serve = Server::builder()
+        .add_service(opened.consensus.service())
+        .add_service(node::service(Arc::clone(&member.logs)))
+        .serve_with_incoming(incoming::tls(members, Arc::clone(&opened.tls.members)));
+    tokio::spawn(serve);
+    Ok(())
+}
+
+async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address}"))
+}
+
+/// The log of a replica on another member.
+pub(super) async fn remote_logs(
+    peers: &Peers,
+    address: &str,
+    replica: &ReplicaId,
+    options: &LogOptions,
+) -> Result<Box<dyn LogLines>, RuntimeError> {
+    let channel = peers
+        .channel(address)
+        .map_err(|error| RuntimeError::Unreachable(error.to_string()))?;
+    node::remote_logs(channel, replica, options).await
+}
+
+/// A new CA: its certificate and key.
+pub(super) fn new_authority(cluster: &str) -> Result<(String, String), Error> {
+    pki::new_authority(cluster).map_err(Error::internal)
+}
+
+/// A new node key and the request for its certificate.
+pub(super) fn new_request(hostname: &str) -> Result<(String, String), Error> {
+    pki::new_request(hostname).map_err(Error::internal)
+}
+
+/// Signs a request; the chain and the serial.
+///
+/// # Errors
+/// `validation_failed` for a malformed request.
+pub(super) fn sign_node(
+    ca_cert: &str,
+    ca_key: &str,
+    request: &str,
+    hostname: &str,
+    sans: &[String],
+) -> Result<(String, String), Error> {
+    pki::sign_node(ca_cert, ca_key, request, hostname, sans).map_err(|error| {
+        Error::new(ErrorCode::ValidationFailed, error.to_string()).with("field", "csr")
+    })
+}
+
+/// Hex SHA-256 of the public key of the last certificate of a chain, and that certificate.
+pub(super) fn authority_of(chain: &str) -> Result<(String, String), Error> {
+    pki::authority(chain).map_err(|error| {
+        Error::new(
+            ErrorCode::TlsUntrusted,
+            format!("the CA does not parse: {error}"),
+        )
+    })
+}
+
+/// Presents a join token to a member.
+pub(super) async fn enter(
+    peer: &str,
+    ca_hash: &str,
+    request: AdmissionRequest,
+) -> Result<Admission, Error> {
+    let client = Client::joining(peer, ca_hash)?;
+    client.enter(request).await.map_err(|error| match error {
+        jaco_adapters::api::client::CallError::Refused(error) => error,
+        unreachable => {
+            Error::new(ErrorCode::ValidationFailed, unreachable.to_string()).with("field", "peer")
+        }
+    })
+}
