@@ -1,1 +1,5 @@
-//! To come.
+//! What the core needs from outside, one trait per file.
+
+mod project_files;
+
+pub use project_files::{FileError, ListedFile, ProjectFiles};

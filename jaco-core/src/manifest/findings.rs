@@ -1,0 +1,143 @@
+//! Collects what is wrong, and what is worth a notice, over all files of one deployment.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::yaml::At;
+use crate::error::{ErrorCode, Report, Span, Violation};
+
+/// Which file a node came from: the order in which files were opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FileId(u32);
+
+/// Something the user should know that does not stop the deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// One sentence.
+    pub message: String,
+    /// The file as the user named it.
+    pub file: String,
+    /// The key's path.
+    pub path: String,
+    /// Where.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
+}
+
+/// The growing lists. Shared by reference through a whole decode, hence the cells.
+#[derive(Default)]
+pub(crate) struct Findings {
+    files: RefCell<Vec<String>>,
+    violations: RefCell<Vec<(FileId, Violation)>>,
+    notices: RefCell<Vec<(FileId, Notice)>>,
+}
+
+impl Findings {
+    /// Registers a file under the name that messages give it.
+    pub(crate) fn open(&self, name: &str) -> FileId {
+        let mut files = self.files.borrow_mut();
+        files.push(name.to_owned());
+        FileId(u32::try_from(files.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn file_name(&self, file: FileId) -> String {
+        let files = self.files.borrow();
+        let index = usize::try_from(file.0).unwrap_or(usize::MAX);
+        files.get(index).cloned().unwrap_or_default()
+    }
+
+    /// Records a `validation_failed`.
+    pub(crate) fn invalid(&self, at: At, path: impl fmt::Display, message: impl Into<String>) {
+        self.refuse(ErrorCode::ValidationFailed, at, path, message, &[]);
+    }
+
+    /// Records a violation of any code with its details.
+    pub(crate) fn refuse(
+        &self,
+        code: ErrorCode,
+        at: At,
+        path: impl fmt::Display,
+        message: impl Into<String>,
+        details: &[(&str, &str)],
+    ) {
+        let pairs = details
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let violation = Violation {
+            code,
+            message: message.into(),
+            file: self.file_name(at.file),
+            path: path.to_string(),
+            span: Some(at.span),
+            details: pairs.collect(),
+        };
+        self.violations.borrow_mut().push((at.file, violation));
+    }
+
+    /// Records a violation of a file that could not be read at all.
+    pub(crate) fn invalid_file(&self, file: FileId, message: impl Into<String>) {
+        let violation = Violation {
+            code: ErrorCode::ValidationFailed,
+            message: message.into(),
+            file: self.file_name(file),
+            path: String::new(),
+            span: None,
+            details: std::collections::BTreeMap::new(),
+        };
+        self.violations.borrow_mut().push((file, violation));
+    }
+
+    pub(crate) fn notice(&self, at: At, path: impl fmt::Display, message: impl Into<String>) {
+        let notice = Notice {
+            message: message.into(),
+            file: self.file_name(at.file),
+            path: path.to_string(),
+            span: Some(at.span),
+        };
+        self.notices.borrow_mut().push((at.file, notice));
+    }
+
+    pub(crate) fn has_violations(&self) -> bool {
+        !self.violations.borrow().is_empty()
+    }
+
+    /// Everything, in file order. A mistake inside an anchor is found once per alias and
+    /// told once.
+    pub(crate) fn into_parts(self) -> (Report, Vec<Notice>) {
+        let mut violations = self.violations.into_inner();
+        violations.sort_by_key(|(file, violation)| (*file, violation.span));
+        violations.dedup_by(|(file, later), (prior_file, prior)| {
+            file == prior_file
+                && later.span.is_some()
+                && later.span == prior.span
+                && later.code == prior.code
+                && later.message == prior.message
+        });
+        let mut notices = self.notices.into_inner();
+        notices.sort_by_key(|(file, notice)| (*file, notice.span));
+        notices.dedup_by(|later, prior| {
+            later.0 == prior.0 && later.1.span == prior.1.span && later.1.message == prior.1.message
+        });
+        let violations = violations
+            .into_iter()
+            .map(|(_, violation)| violation)
+            .collect();
+        (
+            Report { violations },
+            notices.into_iter().map(|(_, notice)| notice).collect(),
+        )
+    }
+}
+
+/// Names for a message. A long list is cut: a message is one sentence.
+pub(crate) fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    const SHOWN: usize = 20;
+    let names: Vec<&str> = names.collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        all if all <= SHOWN => names.join(", "),
+        all => format!("{} and {} more", names[..SHOWN].join(", "), all - SHOWN),
+    }
+}
