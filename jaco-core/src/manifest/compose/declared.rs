@@ -117,10 +117,10 @@ fn file_source(view: View<'_>, kind: &str) -> FileSource {
 fn origin(view: View<'_>, kind: &str) -> Option<Origin> {
     let mut fields = view.fields()?;
     let external = fields.take("external", external);
-    let file = fields.take("file", non_empty).map(Origin::File);
-    let variable = fields.take("environment", non_empty).map(Origin::Variable);
+    let file = fields.take("file", source(Origin::File));
+    let variable = fields.take("environment", source(Origin::Variable));
     let inline = match kind {
-        "config" => fields.take("content", string).map(Origin::Inline),
+        "config" => fields.take("content", |view| Some(Origin::Inline(string(view)?))),
         _ => None,
     };
     for key in ["name", "labels"] {
@@ -141,4 +141,9 @@ fn origin(view: View<'_>, kind: &str) -> Option<Origin> {
         )),
         _ => view.invalid(format!("{} has more than one source", view.name())),
     }
+}
+
+/// A source that is named but cannot be used still counts as named.
+fn source(origin: fn(String) -> Origin) -> impl Fn(View<'_>) -> Option<Origin> {
+    move |view| Some(non_empty(view).map_or(Origin::Unusable, origin))
 }

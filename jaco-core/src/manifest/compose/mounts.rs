@@ -262,7 +262,10 @@ impl Context<'_> {
     fn content(&self, view: View<'_>, source: &FileSource) -> Option<String> {
         let contents = self.declared.contents;
         let content = match &source.origin {
-            Origin::File(path) => contents.file(path),
+            Origin::File(path) => {
+                let read = contents.file(path);
+                read.map_err(|reason| format!("cannot read {path:?}: {reason}"))
+            }
             Origin::Variable(name) => contents.variable(name),
             Origin::Inline(text) => Ok(contents.inline(text)),
             Origin::Unusable => return None,

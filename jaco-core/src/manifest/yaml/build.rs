@@ -131,8 +131,8 @@ impl Builder<'_> {
             Event::Alias(anchor) => self.alias(anchor, at),
             Event::UnresolvedAlias(name) => {
                 let message = format!("alias *{name} has no anchor &{name} before it");
-                self.findings.invalid(at, "", message);
-                self.close(Node::null(at), 0, 1, 1)
+                self.findings.invalid(at, self.path(), message);
+                self.close(Node::new(Value::Unknown, at), 0, 1, 1)
             }
             Event::DocumentStart(..) if self.root.is_some() => {
                 let message = "the file holds more than one YAML document; keep one";
@@ -201,7 +201,7 @@ impl Builder<'_> {
             }
             _ => {
                 let message = format!("`<<` needs a mapping, found {}", from.kind());
-                self.findings.invalid(from.at, "<<", message);
+                self.findings.invalid(from.at, self.path_to("<<"), message);
             }
         }
     }
@@ -224,7 +224,8 @@ impl Builder<'_> {
             .filter(|(_, duplicate)| **duplicate)
         {
             let message = format!("key {:?} appears twice in one mapping", entry.key);
-            self.findings.invalid(entry.key_at, &entry.key, message);
+            let path = self.path_to(&entry.key);
+            self.findings.invalid(entry.key_at, path, message);
         }
         let mut keep = duplicate.into_iter();
         entries.retain(|_| !keep.next().unwrap_or(false));
@@ -264,8 +265,8 @@ impl Builder<'_> {
 
     fn alias(&mut self, anchor: usize, at: At) -> Option<()> {
         let Some(Anchored { node, size, height }) = self.anchors.get(&anchor) else {
-            self.findings
-                .invalid(at, "", "an alias stands inside its own anchor");
+            let message = "an alias stands inside its own anchor";
+            self.findings.invalid(at, self.path(), message);
             return None;
         };
         let (node, size, height) = (node, *size, *height);
@@ -299,10 +300,33 @@ impl Builder<'_> {
                 ("!", "") | ("", "!") => MergeTag::None,
                 _ => {
                     let message = format!("unknown tag {}", tag.original());
-                    self.findings.invalid(at, "", message);
+                    self.findings.invalid(at, self.path(), message);
                     MergeTag::None
                 }
             },
+        }
+    }
+
+    /// The path of the node that is being built.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for open in &self.open {
+            match &open.kind {
+                OpenKind::Sequence(items) => path.push_str(&format!("[{}]", items.len())),
+                OpenKind::Mapping { key: None, .. } => {}
+                OpenKind::Mapping { key: Some(key), .. } => {
+                    path.push_str(if path.is_empty() { "" } else { "." });
+                    path.push_str(&key.text);
+                }
+            }
+        }
+        path
+    }
+
+    fn path_to(&self, key: &str) -> String {
+        match self.path() {
+            root if root.is_empty() => key.to_owned(),
+            parent => format!("{parent}.{key}"),
         }
     }
 
