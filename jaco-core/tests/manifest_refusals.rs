@@ -63,6 +63,10 @@ fn the_schema_of_jaco_yaml_is_closed() {
         &["jaco.yaml:1:1 validation_failed : the document must be a mapping"],
     );
     check_jaco(
+        "deployment: shop\nx-own: 1\n",
+        &["jaco.yaml:2:1 validation_failed x-own: unknown key \"x-own\" at x-own"],
+    );
+    check_jaco(
         "deployment: shop\nroutes: {}\n",
         &["jaco.yaml:2:9 validation_failed routes: routes must be a list"],
     );

@@ -41,6 +41,16 @@ fn variables_come_from_the_environment_file_only() {
 }
 
 #[test]
+fn what_a_variable_brings_is_text() {
+    let project = Project::default().file(".env", "NULL=~\nEMPTY=\nLIST=[a]\n");
+    let keys = "environment: {A: $NULL, B: $EMPTY, C: $LIST, D: '${X:-no}'}\ntty: ${TTY:-yes}";
+    assert_eq!(
+        environment(&project, WITH_ENV, &service(keys)),
+        "A=~ B= C=[a] D=no"
+    );
+}
+
+#[test]
 fn regression_interpolation_errors_name_line_and_column_of_the_original_file() {
     let compose = "services:\n  web:\n    image: \"nginx:${TAG:?set it}\"\n    command: >\n      one\n      \
                    two $$ ${A\n    user: ${U?}\n    cpus: ${C:?c}\n";

@@ -119,12 +119,11 @@ fn bombs_and_pits_are_refused() {
 #[test]
 fn a_mistake_in_an_anchor_is_told_once() {
     check_compose(
-        "x-base: &base\n  image: w\n  tty: maybe\nservices:\n  a: *base\n  b: *base\n",
+        "x-base: &base\n  image: w\n  tty: maybe\n  foo: 1\nservices:\n  a: *base\n  b: *base\n",
         &[
-            "compose.yaml:3:8 validation_failed services.a.tty: \
-           services.a.tty must be a boolean",
-            "compose.yaml:3:8 validation_failed services.b.tty: \
-           services.b.tty must be a boolean",
+            "compose.yaml:3:8 validation_failed services.a.tty: services.a.tty must be a boolean",
+            "compose.yaml:4:3 validation_failed services.a.foo: \
+             unknown key \"foo\" at services.a.foo",
         ],
     );
 }

@@ -1,6 +1,7 @@
 //! Collects what is wrong, and what is worth a notice, over all files of one deployment.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,7 @@ impl Findings {
             file: self.file_name(file),
             path: String::new(),
             span: None,
-            details: std::collections::BTreeMap::new(),
+            details: BTreeMap::new(),
         };
         self.violations.borrow_mut().push((file, violation));
     }
@@ -103,31 +104,46 @@ impl Findings {
         !self.violations.borrow().is_empty()
     }
 
-    /// Everything, in file order. A mistake inside an anchor is found once per alias and
+    /// Everything, in file order. A mistake inside an anchor is found again at each alias, and
     /// told once.
     pub(crate) fn into_parts(self) -> (Report, Vec<Notice>) {
         let mut violations = self.violations.into_inner();
         violations.sort_by_key(|(file, violation)| (*file, violation.span));
-        violations.dedup_by(|(file, later), (prior_file, prior)| {
-            file == prior_file
-                && later.span.is_some()
-                && later.span == prior.span
-                && later.code == prior.code
-                && later.message == prior.message
+        let mut told = BTreeSet::new();
+        violations.retain(|(file, violation)| {
+            let Violation {
+                code,
+                message,
+                path,
+                span,
+                ..
+            } = violation;
+            told.insert((*file, *span, Some(*code), without_path(message, path)))
         });
         let mut notices = self.notices.into_inner();
         notices.sort_by_key(|(file, notice)| (*file, notice.span));
-        notices.dedup_by(|later, prior| {
-            later.0 == prior.0 && later.1.span == prior.1.span && later.1.message == prior.1.message
+        notices.retain(|(file, notice)| {
+            told.insert((
+                *file,
+                notice.span,
+                None,
+                without_path(&notice.message, &notice.path),
+            ))
         });
         let violations = violations
             .into_iter()
             .map(|(_, violation)| violation)
             .collect();
-        (
-            Report { violations },
-            notices.into_iter().map(|(_, notice)| notice).collect(),
-        )
+        let notices = notices.into_iter().map(|(_, notice)| notice).collect();
+        (Report { violations }, notices)
+    }
+}
+
+/// What a message says wherever it is said.
+fn without_path(message: &str, path: &str) -> String {
+    match path.is_empty() {
+        true => message.to_owned(),
+        false => message.replace(path, ""),
     }
 }
 

@@ -46,32 +46,36 @@ pub(crate) fn spec_hash(
     volumes: &BTreeMap<&str, &VolumeSpec>,
 ) -> SpecHash {
     let hashed = serde_json::to_value((container, network_mode, networks, volumes));
-    let mut text = String::with_capacity(2048);
+    let mut text = Vec::with_capacity(2048);
     // Plain data with string keys always becomes JSON.
     write_canonical(&hashed.unwrap_or_default(), &mut text);
-    SpecHash::new(sha256_hex(text.as_bytes()))
+    SpecHash::new(sha256_hex(&text))
 }
 
 /// JSON with sorted keys and without members that say nothing: nulls and empty collections.
 /// So a field that a later version adds does not change the hash of a service without it.
 /// `command` and `entrypoint` are kept when empty, which clears what the image has.
-fn write_canonical(value: &Value, out: &mut String) {
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(members) => {
-            let mut members: Vec<_> = members
+            let members = members
                 .iter()
-                .filter(|(k, v)| says_something(k, v))
-                .collect();
+                .filter(|(key, value)| says_something(key, value));
+            let mut members: Vec<_> = members.collect();
             members.sort_by_key(|(key, _)| *key);
-            write_all(&members, ['{', '}'], out, |(key, value), out| {
-                write_canonical(&Value::from(key.as_str()), out);
-                out.push(':');
+            write_all(&members, *b"{}", out, |(key, value), out| {
+                write_scalar(key, out);
+                out.push(b':');
                 write_canonical(value, out);
             });
         }
-        Value::Array(items) => write_all(items, ['[', ']'], out, write_canonical),
-        scalar => out.push_str(&scalar.to_string()),
+        Value::Array(items) => write_all(items, *b"[]", out, write_canonical),
+        scalar => write_scalar(scalar, out),
     }
+}
+
+fn write_scalar(scalar: &impl serde::Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, scalar).expect("a scalar is JSON, and a vector takes all of it");
 }
 
 fn says_something(key: &str, value: &Value) -> bool {
@@ -84,11 +88,11 @@ fn says_something(key: &str, value: &Value) -> bool {
     !empty || matches!(key, "command" | "entrypoint")
 }
 
-fn write_all<T>(items: &[T], ends: [char; 2], out: &mut String, write: impl Fn(&T, &mut String)) {
+fn write_all<T>(items: &[T], ends: [u8; 2], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
     out.push(ends[0]);
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
-            out.push(',');
+            out.push(b',');
         }
         write(item, out);
     }

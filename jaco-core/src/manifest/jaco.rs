@@ -78,7 +78,7 @@ pub(crate) fn jaco(view: View<'_>) -> Option<Jaco> {
         overrides: fields.take_or_default("services", list(service)),
     };
     fields.take("environment", non_empty);
-    fields.close();
+    fields.close_without_extensions();
     Some(jaco)
 }
 
@@ -121,7 +121,7 @@ fn route(view: View<'_>) -> Option<Route> {
     let tls = fields.take("tls", tls);
     let path = fields.take_or_default("path", route_path);
     let strip_path = fields.take_or_default("strip_path", boolean);
-    fields.close();
+    fields.close_without_extensions();
     Some(Route {
         domain: domain?,
         service: service?,
@@ -185,7 +185,7 @@ fn service(view: View<'_>) -> Option<Override> {
         networks: fields.take("networks", list(located(non_empty))),
         service: service?,
     };
-    fields.close();
+    fields.close_without_extensions();
     Some(entry)
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) use scalars::*;
 
 use super::findings::Findings;
-use super::yaml::{At, Mapping, Node, Value};
+use super::yaml::{At, Entry, Mapping, Node, Value};
 use crate::error::ErrorCode;
 
 /// Where a node stands in the document's structure; written as `services.web.ports[0]`.
@@ -203,33 +203,38 @@ impl<'a> Fields<'a> {
         self.close_with(|_| None);
     }
 
+    /// Refuses each key that is left.
+    pub(crate) fn close_without_extensions(self) {
+        self.left()
+            .for_each(|entry| self.refuse(entry, unknown(&entry.key)));
+    }
+
     /// Like [`Fields::close`]; `explain` may know more of a key than that it is unknown.
     pub(crate) fn close_with(self, explain: impl Fn(&str) -> Option<KeyRefusal>) {
-        for (entry, _) in self
-            .mapping
-            .entries
-            .iter()
-            .zip(&self.taken)
-            .filter(|(_, t)| !**t)
-        {
-            if entry.key.starts_with("x-") {
-                continue;
-            }
-            let path = Path::Key(self.view.path, &entry.key);
-            let refusal = explain(&entry.key).unwrap_or_else(|| KeyRefusal {
-                code: ErrorCode::ValidationFailed,
-                message: format!("unknown key {:?}", entry.key),
-                details: Vec::new(),
-            });
-            let message = format!("{} at {path}", refusal.message);
-            let details: Vec<_> = refusal
-                .details
-                .iter()
-                .map(|(k, v)| (*k, v.as_str()))
-                .collect();
-            let findings = self.view.findings;
-            findings.refuse(refusal.code, entry.key_at, path, message, &details);
+        for entry in self.left().filter(|entry| !entry.key.starts_with("x-")) {
+            let refusal = explain(&entry.key).unwrap_or_else(|| unknown(&entry.key));
+            self.refuse(entry, refusal);
         }
+    }
+
+    fn left(&self) -> impl Iterator<Item = &'a Entry> {
+        let entries = self.mapping.entries.iter().zip(&self.taken);
+        entries
+            .filter(|(_, taken)| !**taken)
+            .map(|(entry, _)| entry)
+    }
+
+    fn refuse(&self, entry: &Entry, refusal: KeyRefusal) {
+        let path = Path::Key(self.view.path, &entry.key);
+        let message = format!("{} at {path}", refusal.message);
+        let details = refusal
+            .details
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()));
+        let details: Vec<_> = details.collect();
+        self.view
+            .findings
+            .refuse(refusal.code, entry.key_at, path, message, &details);
     }
 
     fn mark(&mut self, key: &str) -> Option<usize> {
@@ -249,6 +254,14 @@ pub(crate) struct KeyRefusal {
     /// Without the path, which is added.
     pub(crate) message: String,
     pub(crate) details: Vec<(&'static str, String)>,
+}
+
+fn unknown(key: &str) -> KeyRefusal {
+    KeyRefusal {
+        code: ErrorCode::ValidationFailed,
+        message: format!("unknown key {key:?}"),
+        details: Vec::new(),
+    }
 }
 
 /// A list of decoded items.

@@ -5,7 +5,7 @@ use crate::error::Span;
 use crate::manifest::findings::Findings;
 use crate::manifest::interpolate::{Fault, interpolate};
 use crate::manifest::read::Path;
-use crate::manifest::yaml::{At, Node, Value};
+use crate::manifest::yaml::{At, Node, Scalar, Value};
 
 /// Fills in every scalar value; keys stay as they are.
 pub(super) fn fill(
@@ -36,7 +36,8 @@ impl Filler<'_> {
             Value::Scalar(scalar) if !scalar.text.contains('$') => {}
             Value::Scalar(_) if !self.variables.are_known() => node.value = Value::Unknown,
             Value::Scalar(scalar) => match self.scalar(&scalar.text, node.at, path) {
-                Some(text) => scalar.text = text,
+                // What a variable brings is text: a value of `~` does not make a null.
+                Some(text) => *scalar = Scalar::quoted(text),
                 None => node.value = Value::Unknown,
             },
             Value::Sequence(items) => {
