@@ -366,3 +366,196 @@ fn proxy_protocol_is_asked_for_on_a_long_port() {
     let web = web("ports: [{target: 1, published: 9, x-jaco-proxy-protocol: v2}]");
     assert!(web.ports[0].proxy_protocol);
 }
+
+#[test]
+fn every_container_key_arrives() {
+    let container = web("\
+user: '1000:1000'
+group_add: [audio, 44]
+working_dir: /srv
+entrypoint: /bin/sh -c
+annotations: {a: b}
+cap_add: [NET_ADMIN]
+cap_drop: [ALL]
+sysctls: {net.core.somaxconn: 1024}
+ulimits: {nproc: 65535, nofile: {soft: 1, hard: -1}}
+read_only: true
+logging: {driver: json-file, options: {max-size: 10m, max-file: 3}}
+stop_signal: SIGINT
+stop_grace_period: 30s
+hostname: h
+domainname: d.example
+dns: [1.1.1.1]
+dns_search: example
+dns_opt: [use-vc]
+init: true
+shm_size: 64m
+ipc: host
+pid: host
+uts: host
+userns_mode: host
+cgroup: private
+cgroup_parent: m
+devices: ['/dev/a:/dev/b:r']
+gpus: [{driver: nvidia, device_ids: ['0'], options: {k: v}}]
+pids_limit: 9
+cpu_shares: 73
+cpuset: 0-1
+runtime: runc
+stdin_open: true
+tty: true
+healthcheck: {test: [CMD, a], interval: 1m, timeout: 2s, start_period: 3s, retries: 4}
+post_start: [{command: a b, user: root, working_dir: /, environment: [K=v]}]
+pre_stop: [{command: [c]}]")
+    .container;
+    let text = |text: &str| Some(text.to_owned());
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let hook = |command: &[&str]| Hook {
+        command: words(command),
+        user: None,
+        privileged: false,
+        working_dir: None,
+        environment: pairs(&[]),
+    };
+    let expect = ContainerSpec {
+        image: "w".to_owned(),
+        entrypoint: Some(words(&["/bin/sh", "-c"])),
+        user: text("1000:1000"),
+        group_add: words(&["audio", "44"]),
+        working_dir: text("/srv"),
+        annotations: pairs(&[("a", "b")]),
+        cap_add: words(&["NET_ADMIN"]),
+        cap_drop: words(&["ALL"]),
+        sysctls: pairs(&[("net.core.somaxconn", "1024")]),
+        ulimits: [
+            ("nofile".to_owned(), Ulimit { soft: 1, hard: -1 }),
+            (
+                "nproc".to_owned(),
+                Ulimit {
+                    soft: 65535,
+                    hard: 65535,
+                },
+            ),
+        ]
+        .into(),
+        read_only: true,
+        logging: Some(Logging {
+            driver: text("json-file"),
+            options: pairs(&[("max-size", "10m"), ("max-file", "3")]),
+        }),
+        stop_signal: text("SIGINT"),
+        stop_grace_period: Some(Duration::from_secs(30)),
+        hostname: text("h"),
+        domainname: text("d.example"),
+        dns: words(&["1.1.1.1"]),
+        dns_search: words(&["example"]),
+        dns_opt: words(&["use-vc"]),
+        init: Some(true),
+        shm_size: Some(64 << 20),
+        ipc: text("host"),
+        pid: text("host"),
+        uts: text("host"),
+        userns_mode: text("host"),
+        cgroup: text("private"),
+        cgroup_parent: text("m"),
+        devices: vec![Device {
+            host: "/dev/a".to_owned(),
+            container: "/dev/b".to_owned(),
+            permissions: "r".to_owned(),
+        }],
+        gpus: vec![GpuRequest {
+            driver: text("nvidia"),
+            count: None,
+            device_ids: words(&["0"]),
+            capabilities: words(&["gpu"]),
+            options: pairs(&[("k", "v")]),
+        }],
+        limits: Limits {
+            pids: Some(9),
+            cpu_shares: Some(73),
+            cpuset: text("0-1"),
+            ..Limits::default()
+        },
+        runtime: text("runc"),
+        stdin_open: true,
+        tty: true,
+        healthcheck: Some(Healthcheck::Test {
+            test: words(&["CMD", "a"]),
+            interval: Some(Duration::from_secs(60)),
+            timeout: Some(Duration::from_secs(2)),
+            start_period: Some(Duration::from_secs(3)),
+            retries: Some(4),
+        }),
+        post_start: vec![Hook {
+            user: text("root"),
+            working_dir: text("/"),
+            environment: pairs(&[("K", "v")]),
+            ..hook(&["a", "b"])
+        }],
+        pre_stop: vec![hook(&["c"])],
+        ..ContainerSpec::default()
+    };
+    assert_eq!(container, expect);
+}
+
+#[test]
+fn the_example_of_the_contract_resolves() {
+    let project = Project::default().file(".env", "TAG=1\n");
+    let jaco = "\
+deployment: shop
+environment: .env
+acme: on
+acme_email: ops@shop.example
+routes:
+  - domain: shop.example
+    service: web
+    port: 8080
+    tls: auto
+    path: /api
+    strip_path: true
+services:
+  - name: web
+    replicas: 1
+    placement: hosts
+    hosts: [node-1]
+    networks: [front]
+";
+    let spec = project.spec(
+        jaco,
+        "services:\n  web: {image: 'web:$TAG', networks: [back]}\nnetworks: {front: , back: }\n",
+    );
+    assert_eq!(
+        spec.routes,
+        [RouteSpec {
+            domain: "shop.example".into(),
+            service: "web".into(),
+            port: 8080,
+            tls: true,
+            path: "/api".to_owned(),
+            strip_path: true,
+        }]
+    );
+    assert_eq!(spec.acme_email.as_deref(), Some("ops@shop.example"));
+    assert_eq!(
+        spec.services["web"].placement,
+        Placement::Hosts(vec!["node-1".into()])
+    );
+    assert!(spec.services["web"].networks.contains_key("front"));
+    let jaco = jaco.replace("replicas: 1", "replicas: 1\n    nodes: []");
+    assert!(
+        project
+            .refused(&jaco, support::TWO_SERVICES)
+            .contains("unknown key \"nodes\"")
+    );
+}
