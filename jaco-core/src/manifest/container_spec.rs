@@ -60,6 +60,20 @@ pub struct ContainerSpec {
     pub pre_stop: Vec<Hook>,
 }
 
+impl ContainerSpec {
+    /// The compose key by which this container asks for privileges, if it does (spec 02).
+    pub fn privileged_key(&self) -> Option<&'static str> {
+        let hooks = |hooks: &[Hook]| hooks.iter().any(|hook| hook.privileged);
+        match self {
+            _ if self.privileged => Some("privileged"),
+            _ if !self.security_opt.is_empty() => Some("security_opt"),
+            _ if hooks(&self.post_start) => Some("post_start"),
+            _ if hooks(&self.pre_stop) => Some("pre_stop"),
+            _ => None,
+        }
+    }
+}
+
 /// What the engine enforces on a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

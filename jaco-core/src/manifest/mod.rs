@@ -1,38 +1,30 @@
-//! Manifests: text → nodes with spans → one resolved [`spec::DeploymentSpec`], or every violation.
+//! Manifests: text → nodes with spans → one [`spec::DeploymentSpec`], or every violation.
+//!
+//! The client calls [`resolve::resolve`], which reads whatever the files point at and gives a
+//! [`bundle::Bundle`]; the daemon calls [`bundle::parse`] on it. Both decode the same document
+//! with the same code, so both see the same spec (`tests/manifest_props.rs`).
 
+mod assemble;
+pub mod bundle;
+pub mod classify;
+mod compose;
 mod container_spec;
+mod contents;
+pub mod dotenv;
+mod findings;
 pub mod hash;
+pub mod interpolate;
+mod jaco;
+mod merge;
+pub mod output;
+mod read;
+pub mod resolve;
 pub mod spec;
+mod validate;
+mod yaml;
 
-use std::collections::BTreeMap;
-
-/// STUB
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Bundle {
-    /// j
-    pub jaco: String,
-    /// c
-    pub compose: String,
-    /// c
-    pub contents: BTreeMap<String, spec::Content>,
-}
-impl spec::DeploymentSpec {
-    /// p
-    pub fn privileged_services(&self) -> Vec<crate::id::ServiceName> {
-        self.services
-            .iter()
-            .filter(|(_, s)| s.container.privileged || !s.container.security_opt.is_empty())
-            .map(|(n, _)| n.clone())
-            .collect()
-    }
-}
-
-/// r
-pub fn redacted(_: &Bundle) -> serde_json::Value {
-    serde_json::Value::Null
-}
-
-/// p
-pub fn parse(_: &Bundle) -> Result<spec::DeploymentSpec, crate::error::Report> {
-    Err(crate::error::Report::default())
-}
+pub use bundle::{Bundle, parse, redacted};
+pub use classify::{KeyClass, KeyUse};
+pub use contents::CarriedFile;
+pub use findings::Notice;
+pub use resolve::{ResolveRequest, Resolved, Source, resolve};

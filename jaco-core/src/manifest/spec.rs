@@ -31,6 +31,15 @@ pub struct DeploymentSpec {
     pub contents: BTreeMap<String, Content>,
 }
 
+impl DeploymentSpec {
+    /// The services that need a token with `allows_privileged`, in name order.
+    pub fn privileged_services(&self) -> Vec<ServiceName> {
+        let services = self.services.iter();
+        let privileged = services.filter(|(_, s)| s.container.privileged_key().is_some());
+        privileged.map(|(name, _)| name.clone()).collect()
+    }
+}
+
 /// One public route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

@@ -11,6 +11,7 @@ pub mod container_runtime;
 pub mod control_plane;
 pub mod ids;
 pub mod ingress_proxy;
+pub mod project_files;
 pub mod sealer;
 
 pub use bridge_networks::BridgeNetworks;
@@ -21,4 +22,5 @@ pub use container_runtime::{ContainerRuntime, RuntimeError};
 pub use control_plane::ControlPlane;
 pub use ids::Ids;
 pub use ingress_proxy::IngressProxy;
+pub use project_files::{FileError, ListedFile, ProjectFiles};
 pub use sealer::{SealError, Sealer};
