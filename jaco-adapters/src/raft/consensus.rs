@@ -65,7 +65,10 @@ impl Shared {
 
     /// For how long the present term has been known here.
     fn term_age(&self, metrics: &RaftMetrics<Types>) -> Duration {
-        let mut began = self.term_began.lock().expect("no holder of this lock panics");
+        let mut began = self
+            .term_began
+            .lock()
+            .expect("no holder of this lock panics");
         if began.0 != metrics.current_term {
             *began = (metrics.current_term, std::time::Instant::now());
         }

@@ -35,7 +35,9 @@ pub fn addresses() -> Vec<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
     let addresses = interfaces.filter_map(|interface| interface.address);
     let v4 = addresses.filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip()));
-    v4.filter(|address| !address.is_loopback()).map(IpAddr::V4).collect()
+    v4.filter(|address| !address.is_loopback())
+        .map(IpAddr::V4)
+        .collect()
 }
 
 /// The operating system's hostname.
@@ -48,5 +50,8 @@ pub fn hostname() -> String {
 
 /// The number of a group of this host.
 pub fn group(name: &str) -> Option<u32> {
-    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+    nix::unistd::Group::from_name(name)
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw())
 }

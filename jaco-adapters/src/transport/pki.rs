@@ -197,7 +197,9 @@ pub fn public_key_hash(certificate: &CertificateDer<'_>) -> Option<String> {
 /// When the chain does not parse.
 pub fn authority(chain: &str) -> Result<(String, String), PkiError> {
     let certificates = certificates(chain)?;
-    let last = certificates.last().expect("a parsed chain has a certificate");
+    let last = certificates
+        .last()
+        .expect("a parsed chain has a certificate");
     let hash = public_key_hash(last).ok_or_else(|| PkiError {
         what: "read certificate",
         reason: "not X.509".to_owned(),

@@ -1,3 +1,10 @@
-//! Entry point.
+//! `jaco`, the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use jaco_bin::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    ExitCode::from(run(Cli::parse()))
+}

@@ -52,6 +52,15 @@ macro_rules! codes {
                 match self { $(ErrorCode::$name => RpcStatus::$status,)* }
             }
 
+            /// Its page of `docs/errors`: what it means and how to clear it; Markdown.
+            pub fn page(self) -> &'static str {
+                match self {
+                    $(ErrorCode::$name => {
+                        include_str!(concat!("../../../docs/errors/", $text, ".md"))
+                    })*
+                }
+            }
+
             /// What to do next, in one line.
             pub fn hint(self) -> &'static str {
                 match self { $(ErrorCode::$name => $hint,)* }

@@ -8,7 +8,7 @@ use super::replica::{self, ReplicaRow};
 use super::route::{self, RouteRow};
 use crate::cluster::deployment::{Deployment, Phase, ReplicaState};
 use crate::cluster::state::ClusterState;
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, ServiceName};
 use crate::manifest::spec::{Placement, ServiceKind};
 use crate::scheduler::explain;
@@ -212,4 +212,48 @@ pub fn progress(state: &ClusterState, deployment: &Deployment) -> Vec<ServicePro
         progress
     };
     spec.services.keys().map(count).collect()
+}
+
+/// What somebody who waits for a deployment makes of its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything is as wanted.
+    Steady,
+    /// Not yet.
+    Moving,
+    /// It will not become as wanted without a change; the first reason.
+    Stuck(String),
+}
+
+/// How many pull attempts are waited for before the image counts as missing.
+const PULL_PATIENCE: u32 = 3;
+
+/// Whether waiting for this deployment makes sense.
+pub fn verdict(status: &Status) -> Verdict {
+    let stuck = status.replicas.iter().find_map(|row| {
+        let message = row.message.as_deref().unwrap_or_default();
+        let attempt = || {
+            row.details
+                .get("attempt")
+                .and_then(|text| text.parse::<u32>().ok())
+        };
+        let given_up = match row.code? {
+            ErrorCode::RestartExhausted => true,
+            ErrorCode::ImagePullFailed => attempt() >= Some(PULL_PATIENCE),
+            _ => false,
+        };
+        given_up.then(|| format!("{}: {message}", row.id))
+    });
+    if let Some(reason) = stuck {
+        return Verdict::Stuck(reason);
+    }
+    match status.deployments.first() {
+        Some(row) if row.status == DeploymentStatus::Active => Verdict::Steady,
+        Some(row) if row.status == DeploymentStatus::Pending => {
+            let first = row.status_details.iter().next();
+            Verdict::Stuck(first.map_or_else(String::new, |(s, why)| format!("{s}: {why}")))
+        }
+        Some(_) => Verdict::Moving,
+        None => Verdict::Stuck("the deployment is gone".to_owned()),
+    }
 }

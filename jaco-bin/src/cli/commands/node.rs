@@ -1,0 +1,156 @@
+//! `node issue-join-token`, `join`, `list`, `remove`.
+
+use std::time::{Duration, Instant};
+
+use jaco_core::view::cluster::{ClusterStatus, NodeList, Usage};
+use serde_json::{Value, json};
+
+use crate::cli::args::NodeCommand;
+use crate::cli::printer::{table, upper};
+use crate::cli::wiring::{client, messages, patiently};
+use crate::cli::{Context, Failure};
+
+/// How long a new member's first view of the cluster is waited for.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+
+pub(in crate::cli) async fn run(context: &Context, command: NodeCommand) -> Result<(), Failure> {
+    match command {
+        NodeCommand::IssueJoinToken {
+            node_name,
+            sans,
+            ttl,
+        } => {
+            let request = messages::IssueJoinTokenRequest {
+                node_name: node_name.unwrap_or_default(),
+                sans,
+                ttl_seconds: ttl,
+            };
+            issue(context, request).await
+        }
+        NodeCommand::Join { peer, token } => join(context, peer, token).await,
+        NodeCommand::List => list(context).await,
+        NodeCommand::Remove { hostname, force } => remove(context, hostname, force).await,
+    }
+}
+
+async fn issue(context: &Context, request: messages::IssueJoinTokenRequest) -> Result<(), Failure> {
+    let client = client(&context.global)?;
+    let answer = patiently(|| client.issue_join_token(request.clone())).await?;
+    let line = format!(
+        "jaco node join --peer {} --token {}",
+        answer.peer, answer.token
+    );
+    let document = json!({
+        "command": line, "peer": answer.peer, "token": answer.token,
+        "expires_at": answer.expires_at,
+    });
+    context
+        .printer
+        .document(&document, |_| format!("{line}\n"))?;
+    context.printer.note(&format!(
+        "Run it once on the new host before {}.",
+        answer.expires_at
+    ));
+    Ok(())
+}
+
+async fn join(context: &Context, peer: String, token: String) -> Result<(), Failure> {
+    let client = client(&context.global)?;
+    let ca_cert = match &context.global.ca_cert {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| crate::cli::exit::file("read CA certificate", path, &error))?,
+        None => String::new(),
+    };
+    let answer: Value = client
+        .join(messages::JoinRequest {
+            peer,
+            token,
+            ca_cert,
+        })
+        .await?;
+    let hostname = answer["hostname"].as_str().unwrap_or_default().to_owned();
+    let begin = Instant::now();
+    loop {
+        let request = messages::ReadRequest { consistent: false };
+        let status: Result<ClusterStatus, _> = client.cluster_status(request).await;
+        let known = |status: &ClusterStatus| {
+            status
+                .nodes
+                .iter()
+                .any(|node| node.hostname.as_str() == hostname)
+        };
+        if status.as_ref().is_ok_and(known) {
+            break;
+        }
+        if begin.elapsed() > JOIN_PATIENCE {
+            context
+                .printer
+                .note("joined; the log of the cluster has not arrived here yet");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    context
+        .printer
+        .document(&answer, |_| format!("{hostname} joined\n"))
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let client = client(&context.global)?;
+    let consistent = context.global.consistent;
+    let list: NodeList = patiently(|| client.nodes(messages::ReadRequest { consistent })).await?;
+    context.printer.document(&list, |list| {
+        let rows = list.nodes.iter().map(|node| {
+            let labels = node
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"));
+            vec![
+                node.hostname.to_string(),
+                node.address.clone(),
+                upper(&node.status),
+                node.engine.clone(),
+                cores(node.cpu),
+                gibibytes(node.memory),
+                labels.collect::<Vec<_>>().join(","),
+            ]
+        });
+        table(
+            &[
+                "NODE", "ADDRESS", "STATUS", "ENGINE", "CPU", "MEMORY", "LABELS",
+            ],
+            rows,
+        )
+    })
+}
+
+#[allow(clippy::cast_precision_loss)] // shown with one decimal
+fn cores(usage: Usage) -> String {
+    format!(
+        "{:.1}/{:.1}",
+        usage.reserved as f64 / 1e3,
+        usage.capacity as f64 / 1e3
+    )
+}
+
+#[allow(clippy::cast_precision_loss)] // shown with one decimal
+fn gibibytes(usage: Usage) -> String {
+    let gibi = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    format!(
+        "{:.1}/{:.1} GiB",
+        gibi(usage.reserved),
+        gibi(usage.capacity)
+    )
+}
+
+async fn remove(context: &Context, hostname: String, force: bool) -> Result<(), Failure> {
+    let client = client(&context.global)?;
+    let request = messages::RemoveNodeRequest {
+        hostname: hostname.clone(),
+        force,
+    };
+    let answer: Value = patiently(|| client.remove_node(request.clone())).await?;
+    context
+        .printer
+        .document(&answer, |_| format!("{hostname} removed\n"))
+}

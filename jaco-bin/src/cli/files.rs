@@ -1,0 +1,160 @@
+//! The manifests of a project: finding them, and the files beside them.
+
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use jaco_core::error::{Error, ErrorCode};
+use jaco_core::manifest::{ResolveRequest, Resolved, Source, resolve};
+use jaco_core::ports::{FileError, ListedFile, ProjectFiles};
+
+use super::exit::{self, Failure};
+
+/// In this order, beside `jaco.yaml` (spec 02).
+const COMPOSE_NAMES: [&str; 4] = [
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
+
+/// Two manifests as they were read.
+pub(super) struct Manifests {
+    jaco: Source,
+    compose: Source,
+    from_stdin: bool,
+}
+
+/// Reads `jaco.yaml` and the compose file that belongs to it.
+pub(super) fn read(jaco: &Path, compose: Option<&Path>) -> Result<Manifests, Failure> {
+    let jaco_source = source(jaco)?;
+    let from_stdin = compose == Some(Path::new("-"));
+    let compose = match compose {
+        Some(_) if from_stdin => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| exit::file("read", Path::new("-"), &error))?;
+            Source {
+                name: "-".to_owned(),
+                text,
+            }
+        }
+        Some(path) => source(path)?,
+        None => source(&discover(jaco)?)?,
+    };
+    Ok(Manifests {
+        jaco: jaco_source,
+        compose,
+        from_stdin,
+    })
+}
+
+impl Manifests {
+    /// Resolves both, reading whatever they point at.
+    pub(super) fn resolve(&self, profiles: &[String]) -> Resolved {
+        let request = ResolveRequest {
+            jaco: &self.jaco,
+            compose: &self.compose,
+            compose_has_base_dir: !self.from_stdin,
+            profiles,
+        };
+        resolve(&request, &Disk)
+    }
+
+    /// The text of a file that a violation names, for showing the line.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        [&self.jaco, &self.compose]
+            .into_iter()
+            .find(|source| source.name == name)
+            .map(|source| source.text.clone())
+            .or_else(|| std::fs::read_to_string(name).ok())
+    }
+}
+
+fn source(path: &Path) -> Result<Source, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| exit::file("read", path, &error))?;
+    Ok(Source {
+        name: path.display().to_string(),
+        text,
+    })
+}
+
+fn discover(jaco: &Path) -> Result<PathBuf, Failure> {
+    let dir = jaco.parent().unwrap_or(Path::new(""));
+    let found = COMPOSE_NAMES
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let message = format!(
+            "no compose file beside {}: looked for {}",
+            jaco.display(),
+            COMPOSE_NAMES.join(", ")
+        );
+        Failure::Error(Error::new(ErrorCode::ValidationFailed, message))
+    })
+}
+
+/// The files of this host.
+struct Disk;
+
+impl ProjectFiles for Disk {
+    fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
+        std::fs::read(path).map_err(|error| reason(&error))
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<ListedFile>, FileError> {
+        let mut files = Vec::new();
+        walk(Path::new(path), String::new(), &mut files)?;
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// Directories nest no deeper than this; a deeper tree is a loop of links.
+const DEEPEST: usize = 64;
+
+fn walk(path: &Path, relative: String, files: &mut Vec<ListedFile>) -> Result<(), FileError> {
+    let about = std::fs::metadata(path).map_err(|error| reason(&error))?;
+    if about.is_file() {
+        let mode = about.permissions().mode() & 0o7777;
+        files.push(ListedFile {
+            path: relative,
+            mode,
+            size: about.len(),
+        });
+        return Ok(());
+    }
+    if !about.is_dir() {
+        return Err(FileError::Other(
+            "neither a file nor a directory".to_owned(),
+        ));
+    }
+    if relative.matches('/').count() > DEEPEST {
+        return Err(FileError::Other("directories nest too deeply".to_owned()));
+    }
+    for entry in std::fs::read_dir(path).map_err(|error| reason(&error))? {
+        let entry = entry.map_err(|error| reason(&error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let below = if relative.is_empty() {
+            name
+        } else {
+            format!("{relative}/{name}")
+        };
+        walk(&entry.path(), below, files)?;
+    }
+    Ok(())
+}
+
+fn reason(error: &std::io::Error) -> FileError {
+    match error.kind() {
+        ErrorKind::NotFound => FileError::NotFound,
+        ErrorKind::PermissionDenied => FileError::PermissionDenied,
+        _ => FileError::Other(error.to_string()),
+    }
+}
