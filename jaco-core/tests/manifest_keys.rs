@@ -11,8 +11,10 @@ use support::{JACO, Project, service};
 
 #[test]
 fn validate_lists_each_key_with_its_class() {
-    let compose = "version: '3'\nservices:\n  web:\n    image: w\n    restart: always\n    net: x\n    \
-                   foo: 1\n    x-own: 1\n    deploy: {replicas: 1, endpoint_mode: vip}\nvolumes: {}\n";
+    let compose = "version: '3'\nservices:\n  web:\n    image: w\n    restart: always\n    net: \
+    x\n    \
+                   foo: 1\n    x-own: 1\n    deploy: {replicas: 1, endpoint_mode: \
+                   vip}\nvolumes: {}\n";
     let output = ValidateOutput::from(Project::default().resolve(JACO, compose));
     let json = serde_json::to_value(&output).unwrap();
     let keys: Vec<String> = json["keys"]

@@ -321,7 +321,8 @@ proptest! {
 
     #[test]
     fn a_changed_value_changes_exactly_its_service(
-        model in model(), pick in any::<prop::sample::Index>(), value in any::<String>(), tape in choices(),
+        model in model(), pick in any::<prop::sample::Index>(), value in any::<String>(),
+        tape in choices(),
     ) {
         let before = Project::default().spec(JACO, &spell(&model, &tape));
         let mut changed = model.clone();

@@ -52,7 +52,8 @@ fn what_a_variable_brings_is_text() {
 
 #[test]
 fn regression_interpolation_errors_name_line_and_column_of_the_original_file() {
-    let compose = "services:\n  web:\n    image: \"nginx:${TAG:?set it}\"\n    command: >\n      one\n      \
+    let compose = "services:\n  web:\n    image: \"nginx:${TAG:?set it}\"\n    command: >\n      \
+    one\n      \
                    two $$ ${A\n    user: ${U?}\n    cpus: ${C:?c}\n";
     assert_eq!(
         Project::default().refused(JACO, compose),
@@ -295,7 +296,8 @@ fn standard_input_has_no_base_directory() {
         ..Project::default().file("x.yaml", "services: {}")
     };
     let compose = "include: [x.yaml]\nservices:\n  web:\n    image: w\n    env_file: a.env\n    \
-                   extends: base\n    secrets: [s]\n    volumes: ['./c:/c:ro']\n  base: {image: b}\n\
+                   extends: base\n    secrets: [s]\n    volumes: ['./c:/c:ro']\n  base: {image: \
+                        b}\n\
                    secrets:\n  s: {file: s.txt}\n";
     let needs = "needs a base directory, and a compose file from standard input has none";
     assert_eq!(
@@ -400,7 +402,8 @@ fn include_brings_sections_and_moves_paths() {
         directory: "top/".to_owned(),
         ..project
     };
-    let compose = "include:\n- {path: sub/db.yaml, env_file: sub/own.env}\nservices:\n  web: {image: \
+    let compose = "include:\n- {path: sub/db.yaml, env_file: sub/own.env}\nservices:\n  web: \
+    {image: \
                    w, depends_on: [db, more]}\n";
     let spec = project.spec(WITH_ENV, compose);
     assert_eq!(spec.services["db"].container.image, "db:1-o");

@@ -7,7 +7,8 @@ use support::{JACO, Project};
 #[test]
 fn a_thousand_services_that_share_an_anchor_resolve() {
     let mut compose = String::from(
-        "x-base: &base\n  image: registry.example/app:1\n  environment: &env {A: '1', B: '2', C: '3'}\n  \
+        "x-base: &base\n  image: registry.example/app:1\n  environment: &env {A: '1', B: '2', C: \
+        '3'}\n  \
          healthcheck: {test: [CMD, curl, localhost], interval: 5s, retries: 3}\n  \
          logging: {driver: json-file, options: {max-size: 10m}}\nservices:\n",
     );

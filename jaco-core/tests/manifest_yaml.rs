@@ -48,8 +48,10 @@ fn syntax_errors_have_a_place() {
     check_compose(
         "services:\n  web: {image: *nope, command: *neither}\n",
         &[
-            "compose.yaml:2:16 validation_failed services.web.image: alias *nope has no anchor &nope before it",
-            "compose.yaml:2:32 validation_failed services.web.command: alias *neither has no anchor &neither before it",
+            "compose.yaml:2:16 validation_failed services.web.image: alias *nope has no anchor \
+            &nope before it",
+            "compose.yaml:2:32 validation_failed services.web.command: alias *neither has no \
+            anchor &neither before it",
         ],
     );
 }
@@ -61,7 +63,8 @@ fn documents_must_be_one_and_keys_unique() {
         &[
             "compose.yaml:2:19 validation_failed services.web.image: \
              key \"image\" appears twice in one mapping",
-            "compose.yaml:3:3 validation_failed services.web: key \"web\" appears twice in one mapping",
+            "compose.yaml:3:3 validation_failed services.web: key \"web\" appears twice in one \
+            mapping",
         ],
     );
     check_compose(

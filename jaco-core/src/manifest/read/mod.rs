@@ -206,14 +206,14 @@ impl<'a> Fields<'a> {
     /// Refuses each key that is left.
     pub(crate) fn close_without_extensions(self) {
         self.left()
-            .for_each(|entry| self.refuse(entry, unknown(&entry.key)));
+            .for_each(|entry| self.refuse(entry, &unknown(&entry.key)));
     }
 
     /// Like [`Fields::close`]; `explain` may know more of a key than that it is unknown.
     pub(crate) fn close_with(self, explain: impl Fn(&str) -> Option<KeyRefusal>) {
         for entry in self.left().filter(|entry| !entry.key.starts_with("x-")) {
             let refusal = explain(&entry.key).unwrap_or_else(|| unknown(&entry.key));
-            self.refuse(entry, refusal);
+            self.refuse(entry, &refusal);
         }
     }
 
@@ -224,7 +224,7 @@ impl<'a> Fields<'a> {
             .map(|(entry, _)| entry)
     }
 
-    fn refuse(&self, entry: &Entry, refusal: KeyRefusal) {
+    fn refuse(&self, entry: &Entry, refusal: &KeyRefusal) {
         let path = Path::Key(self.view.path, &entry.key);
         let message = format!("{} at {path}", refusal.message);
         let details = refusal

@@ -141,14 +141,17 @@ fn merged(
     document
 }
 
-/// The variables of the `environment:` file; unknown when it cannot be read.
+/// The variables of the `environment:` file; unknown when it, or what names it, cannot be read.
 fn variables(
     request: &ResolveRequest<'_>,
     jaco: Option<&Node>,
     files: &dyn ProjectFiles,
     findings: &Findings,
 ) -> Variables {
-    let Some((path, at)) = jaco.and_then(jaco::environment) else {
+    let Some(jaco) = jaco else {
+        return Variables::unknown();
+    };
+    let Some((path, at)) = jaco::environment(jaco) else {
         return Variables::known(super::dotenv::Variables::new());
     };
     let path = paths::join(paths::parent(&request.jaco.name), path);
