@@ -10,7 +10,10 @@ use crate::cli::{Context, Failure, systemd};
 
 pub(in crate::cli) async fn run(context: &Context, command: ClusterCommand) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Init { name, no_systemd_enable } => {
+        ClusterCommand::Init {
+            name,
+            no_systemd_enable,
+        } => {
             init(context, name).await?;
             systemd::enable(context, no_systemd_enable);
             Ok(())

@@ -27,7 +27,11 @@ pub(in crate::cli) async fn run(context: &Context, command: NodeCommand) -> Resu
             };
             issue(context, request).await
         }
-        NodeCommand::Join { peer, token, no_systemd_enable } => {
+        NodeCommand::Join {
+            peer,
+            token,
+            no_systemd_enable,
+        } => {
             join(context, peer, token).await?;
             systemd::enable(context, no_systemd_enable);
             Ok(())
