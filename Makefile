@@ -21,11 +21,11 @@ build: ## Build jaco, jacod and jaco-lab
 
 .PHONY: demo
 demo: deps build ## Bring up a cluster and fetch a page through it (NODES=3 for three hosts)
-	@$(BIN)/jaco-lab demo --nodes $(NODES)
+	@packaging/demo.sh up $(NODES)
 
 .PHONY: demo-stop
 demo-stop: build ## Remove what `make demo` made
-	@$(BIN)/jaco-lab demo --stop
+	@packaging/demo.sh down
 
 .PHONY: lab
 lab: deps build ## Bring up a three-host lab to play with; `jaco-lab down` removes it
