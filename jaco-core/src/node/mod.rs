@@ -4,6 +4,7 @@
 //! be changed. All are pure and safe to repeat; empty when nothing is to be done.
 
 pub mod advertise;
+pub mod balance;
 pub mod bridges;
 pub mod containers;
 pub mod gates;

@@ -1,0 +1,70 @@
+//! The answers that the ingress gives itself, when no replica can.
+
+use bytes::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER};
+use hyper::{Response, StatusCode};
+
+use super::body::Body;
+
+/// Why a request was not forwarded, or its response did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// What is wrong with the request; its connection is closed after the answer.
+    BadRequest(&'static str),
+    /// No route for the host, or none of the host's covers the path.
+    NoRoute,
+    /// CONNECT, which would make an open proxy of the ingress.
+    NoTunnels,
+    /// The service has no replica that could be asked.
+    NoUpstream,
+    /// Replicas were asked; none could be reached, or the connection was lost.
+    Unreachable,
+    /// The upstream did not begin to answer in time.
+    Timeout,
+}
+
+impl Answer {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoTunnels => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoUpstream | Self::Unreachable => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::BadRequest(why) => why,
+            Self::NoRoute => "no service is routed at this host and path\n",
+            Self::NoTunnels => "this server opens no tunnels\n",
+            Self::NoUpstream => "the service has no healthy replica\n",
+            Self::Unreachable => "no replica of the service could be reached\n",
+            Self::Timeout => "the service did not answer in time\n",
+        }
+    }
+
+    /// The response with a line of text saying what happened.
+    pub(super) fn response(self) -> Response<Body> {
+        let text = Bytes::from_static(self.text().as_bytes());
+        let mut response = Response::new(Body::text(text));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(SERVER, HeaderValue::from_static("jaco"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        match self {
+            Self::NoUpstream | Self::Unreachable => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::BadRequest(_) | Self::NoTunnels => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::NoRoute | Self::Timeout => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,135 @@
+//! Bodies on their way through: a client's to an upstream, an upstream's to a client. Nothing
+//! is collected; a frame is taken from one side when the other wants it.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+use super::pool::Lease;
+
+/// The body of a request, kept apart from the message so that a failed attempt leaves it whole.
+pub(super) struct Upload {
+    body: RefCell<Incoming>,
+    begun: Cell<bool>,
+    /// The last time that the client sent some of it.
+    moved: Cell<Instant>,
+}
+
+/// What an upstream connection reads a request's body from.
+pub(super) enum RequestBody {
+    Empty,
+    Upload(Rc<Upload>),
+}
+
+impl Upload {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self {
+            body: RefCell::new(body),
+            begun: Cell::new(false),
+            moved: Cell::new(Instant::now()),
+        }
+    }
+
+    /// True once some of the body may have been taken: it cannot be sent again.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// When the client last sent some of it.
+    pub(super) fn moved(&self) -> Instant {
+        self.moved.get()
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self::Upload(upload) = &*self else {
+            return Poll::Ready(None);
+        };
+        upload.begun.set(true);
+        let frame = Pin::new(&mut *upload.body.borrow_mut()).poll_frame(cx);
+        if frame.is_ready() {
+            upload.moved.set(Instant::now());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(upload) => upload.body.borrow().is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload(upload) => upload.body.borrow().size_hint(),
+        }
+    }
+}
+
+/// The body of a response.
+pub(super) enum Body {
+    /// Of an own answer; nothing once it was taken.
+    Text(Option<Bytes>),
+    /// An upstream's, with the connection that it comes from.
+    Download(Incoming, Lease),
+}
+
+impl Body {
+    pub(super) fn text(text: Bytes) -> Self {
+        Self::Text(Some(text))
+    }
+
+    pub(super) fn empty() -> Self {
+        Self::Text(None)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Download(incoming, lease) => {
+                // Asking first tells the connection that there is room for a frame.
+                if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) {
+                    return Poll::Ready(frame);
+                }
+                lease.drive(cx);
+                Pin::new(incoming).poll_frame(cx)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_none(),
+            Self::Download(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
+            Self::Download(incoming, _) => incoming.size_hint(),
+        }
+    }
+}

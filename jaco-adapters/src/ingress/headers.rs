@@ -1,0 +1,143 @@
+//! Headers between a client and an upstream: those of one hop end here, those that tell the
+//! upstream about the client are written here (spec 08).
+
+use std::fmt::Write;
+
+use bytes::{Bytes, BytesMut};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::answer::Answer;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+const CODINGS: Answer = Answer::BadRequest("the request has a transfer coding besides chunked\n");
+
+/// Headers that concern one connection only. `Trailer` is not among them: it belongs to the
+/// message, and without it hyper sends no trailers.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    UPGRADE,
+];
+
+/// Headers that a client cannot have removed by naming them in `Connection`.
+const LASTING: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// What an upstream is told about the client.
+pub(super) struct Forwarded<'a> {
+    /// The client's address.
+    pub(super) client: &'a HeaderValue,
+    /// The host that was asked for, when the `Host` header does not say it.
+    pub(super) host: Option<HeaderValue>,
+    pub(super) request_id: HeaderValue,
+}
+
+/// The protocol that a client wants to change to. `h2c` is not one: behind a tunnel of that
+/// kind requests would pass that no route was asked about.
+pub(super) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
+    let asked = headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|line| names(line, "upgrade"));
+    let refused = tokens(protocol).any(|name| name.eq_ignore_ascii_case("h2c"));
+    (asked && !refused).then(|| protocol.clone())
+}
+
+/// Makes a client's headers an upstream's.
+pub(super) fn to_upstream(headers: &mut HeaderMap, told: Forwarded<'_>) -> Result<(), Answer> {
+    let chunked = match headers.get(TRANSFER_ENCODING) {
+        None => false,
+        Some(coding) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
+        Some(_) => return Err(CODINGS),
+    };
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .any(|line| names(line, "trailers"));
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if chunked {
+        // hyper sends a GET without a body unless told.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(host) = told.host {
+        headers.insert(HOST, host);
+    }
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    headers.insert(X_FORWARDED_FOR, told.client.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_REQUEST_ID, told.request_id);
+    Ok(())
+}
+
+/// Makes an upstream's headers a client's.
+pub(super) fn to_client(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(TRANSFER_ENCODING);
+}
+
+/// Asks the other side to change to `protocol`, or says that it is done.
+pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Entry::Occupied(entry) = headers.entry(CONNECTION) {
+        let (_, lines) = entry.remove_entry_mult();
+        let lines: Vec<HeaderValue> = lines.collect();
+        for name in lines.iter().flat_map(tokens) {
+            if !LASTING
+                .iter()
+                .any(|lasting| lasting.as_str().eq_ignore_ascii_case(name))
+            {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove(TE);
+}
+
+fn names(line: &HeaderValue, token: &str) -> bool {
+    tokens(line).any(|name| name.eq_ignore_ascii_case(token))
+}
+
+fn tokens(line: &HeaderValue) -> impl Iterator<Item = &str> {
+    line.to_str()
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+}
+
+/// A request's own id: 32 hexadecimal digits.
+pub(super) fn request_id(high: u64, low: u64) -> HeaderValue {
+    value(format_args!("{high:016x}{low:016x}"), 32)
+}
+
+/// A header value of plain characters, `length` of them at most.
+pub(super) fn value(text: std::fmt::Arguments<'_>, length: usize) -> HeaderValue {
+    let mut buffer = BytesMut::with_capacity(length);
+    let _ = buffer.write_fmt(text);
+    let bytes: Bytes = buffer.freeze();
+    HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}

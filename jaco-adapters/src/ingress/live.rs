@@ -1,0 +1,99 @@
+//! The published table together with what this node knows of each upstream at the moment.
+
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jaco_core::node::balance::Load;
+use jaco_core::node::ingress::{RouteTable, Upstream};
+
+/// One published table. Replaced as a whole; whoever began with it keeps it.
+#[derive(Default)]
+pub(super) struct Live {
+    pub(super) routes: Arc<RouteTable>,
+    peers: HashMap<SocketAddrV4, Arc<Peer>>,
+}
+
+/// One upstream address, shared by the workers and carried from table to table.
+pub(super) struct Peer {
+    in_flight: AtomicU32,
+    /// Milliseconds after `born`; zero while the replica is not ejected.
+    ejected_until: AtomicU64,
+    born: Instant,
+}
+
+/// One request or connection under way; ends when dropped.
+pub(super) struct Flight(Arc<Peer>);
+
+impl Live {
+    /// Joins a table with what was known under the one before.
+    pub(super) fn new(routes: Arc<RouteTable>, before: &Live) -> Self {
+        let http = routes.domains.values().flatten().map(|r| &r.upstreams);
+        let ports = routes.ports.values().map(|route| &route.upstreams);
+        let peer = |upstream: &Upstream| {
+            let known = before.peers.get(&upstream.address).map(Arc::clone);
+            (upstream.address, known.unwrap_or_default())
+        };
+        let upstreams = http.chain(ports).flat_map(|upstreams| upstreams.iter());
+        let peers = upstreams.map(peer).collect();
+        Self { routes, peers }
+    }
+
+    pub(super) fn knows(&self, address: &SocketAddrV4) -> bool {
+        self.peers.contains_key(address)
+    }
+
+    pub(super) fn load(&self, upstream: &Upstream) -> Load {
+        let peer = self.peers.get(&upstream.address);
+        peer.map(|peer| peer.load()).unwrap_or_default()
+    }
+
+    /// Counts a request or connection to an upstream of this table.
+    pub(super) fn begin(&self, upstream: &Upstream) -> Flight {
+        let peer = self.peers.get(&upstream.address).map(Arc::clone);
+        let peer = peer.unwrap_or_default();
+        peer.in_flight.fetch_add(1, Ordering::Relaxed);
+        Flight(peer)
+    }
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            born: Instant::now(),
+        }
+    }
+}
+
+impl Peer {
+    fn load(&self) -> Load {
+        let until = self.ejected_until.load(Ordering::Relaxed);
+        Load {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            ejected: until != 0 && self.age() < until,
+        }
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Flight {
+    /// Leaves the replica out for a while, because it could not be reached.
+    pub(super) fn eject(&self, time: Duration) {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let until = self.0.age().saturating_add(time);
+        self.0.ejected_until.store(until, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,92 @@
+//! One worker: a thread with its own runtime, listeners and pool. Nothing in it is shared with
+//! another worker but the table and the load of the upstreams.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use super::limits::Limits;
+use super::listener::{self, Opened};
+use super::live::Live;
+use super::pool::Pool;
+
+/// How often pooled connections that nobody wants are closed.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What the connections of one worker share.
+pub(super) struct Worker {
+    table: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    pub(super) pool: Pool,
+    pub(super) limits: Limits,
+    random: Cell<u64>,
+}
+
+/// Starts a worker; it ends when the sender of the orders is dropped.
+pub(super) fn start(
+    number: usize,
+    table: Arc<ArcSwap<Live>>,
+    limits: Limits,
+    orders: mpsc::UnboundedReceiver<Opened>,
+) -> io::Result<JoinHandle<()>> {
+    let name = format!("ingress-{number}");
+    thread::Builder::new().name(name).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, limits)), orders)),
+            Err(error) => tracing::error!(%error, "ingress worker has no runtime"),
+        }
+    })
+}
+
+async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(opened) => {
+                    tokio::task::spawn_local(listener::accept(Rc::clone(&worker), opened));
+                }
+                None => return,
+            },
+            _ = sweep.tick() => worker.pool.sweep(&worker.table(), worker.limits.idle),
+        }
+    }
+}
+
+impl Worker {
+    fn new(table: Arc<ArcSwap<Live>>, limits: Limits) -> Self {
+        // Odd, because the generator stays at zero once it is there.
+        let seed = RandomState::new().build_hasher().finish() | 1;
+        Self {
+            table: RefCell::new(Cache::new(table)),
+            pool: Pool::default(),
+            limits,
+            random: Cell::new(seed),
+        }
+    }
+
+    /// The table of this moment, without touching shared memory while it stays the same.
+    pub(super) fn table(&self) -> Arc<Live> {
+        Arc::clone(self.table.borrow_mut().load())
+    }
+
+    /// The next number of a xorshift generator: for choices and request ids, not for secrets.
+    pub(super) fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
