@@ -1,3 +1,5 @@
 //! What tests and labs are built from: fakes, contracts, simulation, bed.
 
 pub mod bed;
+pub mod contract;
+pub mod fakes;
