@@ -121,29 +121,35 @@ fn from_summary(summary: ContainerSummary, reason: String) -> ObservedContainer 
 
 fn from_state(id: String, labels: &Labels, state: &ContainerState) -> ObservedContainer {
     let text = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    let moment = |text: &Option<String>| text.as_deref().and_then(started);
+    // "Never" is year 1, which is before the epoch and so not a time of ours.
+    let moment = |text: &Option<String>| text.as_deref().and_then(Timestamp::parse);
+    let (status, started_at) = (status(state), moment(&state.started_at));
     ObservedContainer {
         id,
         replica: ReplicaId::from(text(REPLICA_LABEL)),
         spec_hash: text(SPEC_HASH_LABEL),
         generation: text(GENERATION_LABEL).parse().unwrap_or_default(),
-        status: status(state),
+        status,
         health: state
             .health
             .as_ref()
             .and_then(|health| health.status)
             .and_then(health),
-        started_at: moment(&state.started_at),
-        finished_at: moment(&state.finished_at),
+        started_at,
+        finished_at: moment(&state.finished_at).map(|end| in_order(status, started_at, end)),
         exit_code: state.exit_code.unwrap_or_default(),
         oom_killed: state.oom_killed.unwrap_or_default(),
         error: state.error.clone().unwrap_or_default(),
     }
 }
 
-/// The engine writes year 1 for "never", which is before the epoch and so not a time of ours.
-fn started(text: &str) -> Option<Timestamp> {
-    Timestamp::parse(text)
+/// The end of a container's last run. The start is noted by the engine and the end by the
+/// process that watches the container, so that a short run seems to end before it began.
+fn in_order(status: ContainerStatus, start: Option<Timestamp>, end: Timestamp) -> Timestamp {
+    match status {
+        ContainerStatus::Exited | ContainerStatus::Dead => start.map_or(end, |at| at.max(end)),
+        _ => end,
+    }
 }
 
 fn status(state: &ContainerState) -> ContainerStatus {
@@ -199,6 +205,16 @@ mod tests {
         assert_eq!((seen.started_at, seen.finished_at), (None, None));
         assert_eq!(seen.error, "no such file");
         assert_eq!(seen.replica.as_str(), "");
+    }
+
+    #[test]
+    fn a_run_does_not_end_before_it_began() {
+        let state = state(
+            r#"{"Status": "exited", "StartedAt": "2026-01-02T03:04:05.2Z",
+                "FinishedAt": "2026-01-02T03:04:05.1Z"}"#,
+        );
+        let seen = from_state("c1".to_owned(), &Labels::new(), &state);
+        assert!(seen.started_at.is_some() && seen.finished_at == seen.started_at);
     }
 
     #[test]
