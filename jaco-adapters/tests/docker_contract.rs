@@ -1,6 +1,11 @@
 //! The Docker adapter against a real engine: the contracts of its ports, and what only a real
 //! engine can show. Needs root.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "steps of tests stand in functions of their own"
+)]
+
 mod docker;
 
 use std::process::Command;

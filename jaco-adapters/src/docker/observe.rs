@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::Docker;
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    HealthStatusEnum,
+    HealthStatusEnum, SystemInfo,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -35,10 +35,11 @@ pub(super) type Labels = HashMap<String, String>;
 /// What the engine is and has.
 pub(super) async fn describe(engine: &Engine) -> Result<EngineFacts, Failure> {
     let client = engine.client().await?;
-    let (version, info) = tokio::try_join!(
+    let (version, info) = tokio::join!(
         engine.within(SHORT, client.docker.version()),
         engine.within(SHORT, client.docker.info()),
-    )?;
+    );
+    let (version, info) = (version?, readable(info)?);
     let cpus = info.ncpu.and_then(|cpus| u64::try_from(cpus).ok());
     let memory = info.mem_total.and_then(|bytes| u64::try_from(bytes).ok());
     Ok(EngineFacts {
@@ -50,6 +51,17 @@ pub(super) async fn describe(engine: &Engine) -> Result<EngineFacts, Failure> {
             memory_bytes: memory.unwrap_or_default(),
         },
     })
+}
+
+/// An engine that says something unknown of itself is still an engine; its size is then zero.
+fn readable(info: Result<SystemInfo, Failure>) -> Result<SystemInfo, Failure> {
+    match info {
+        Err(Failure::Unreadable(reason)) => {
+            tracing::warn!(reason, "the engine's description is not understood");
+            Ok(SystemInfo::default())
+        }
+        other => other,
+    }
 }
 
 /// Every container with the cluster's label, sorted by replica.

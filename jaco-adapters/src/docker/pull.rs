@@ -174,7 +174,7 @@ mod tests {
             r#"{"status": "Pulling from web", "id": "1"}"#,
             r#"{"status": "Pulling fs layer", "progressDetail": {}, "id": "a"}"#,
             r#"{"status": "Already exists", "progressDetail": {}, "id": "b"}"#,
-            r#"{"status": "Downloading", "progressDetail": {"current": 10, "total": 40}, "id": "a"}"#,
+            r#"{"status": "Downloading", "id": "a", "progressDetail": {"current": 10, "total": 40}}"#,
         ];
         let halfway = PullProgress {
             layers_done: 1,
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(progress_after(&lines), halfway);
         lines.extend([
             r#"{"status": "Download complete", "progressDetail": {}, "id": "a"}"#,
-            r#"{"status": "Extracting", "progressDetail": {"current": 5, "total": 40}, "id": "a"}"#,
+            r#"{"status": "Extracting", "id": "a", "progressDetail": {"current": 5, "total": 9}}"#,
             r#"{"status": "Pull complete", "progressDetail": {}, "id": "a"}"#,
             r#"{"status": "Digest: sha256:00"}"#,
         ]);

@@ -1,6 +1,10 @@
 //! A bed of one host with the adapter on its engine.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by tests, each of which uses its part"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
