@@ -1,5 +1,7 @@
 //! What tests and labs are built from: fakes, contracts, simulation, bed.
 
 pub mod bed;
+pub mod contract;
+pub mod fakes;
 pub mod project;
 pub mod soak;

@@ -245,3 +245,6 @@ fn nanoseconds(duration: Duration) -> i64 {
 fn whole_seconds(duration: Duration) -> i64 {
     signed(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,8 +89,8 @@ impl Lifecycle {
     }
 
     /// Deals with a container that has the name already: the very one that is asked for is
-    /// returned when it runs; what an earlier attempt left is removed; anything else stays in
-    /// the way, and the engine's refusal of the name will say so.
+    /// returned when it runs, and what an earlier attempt left is removed. Anything else is
+    /// refused before its files are touched.
     async fn clear_the_way(
         &self,
         request: &ContainerRequest,
@@ -101,16 +101,20 @@ impl Lifecycle {
         let labels = there.config.and_then(|config| config.labels);
         let labels = labels.unwrap_or_default();
         let same = |keys: &[&str]| keys.iter().all(|key| matches(request, &labels, key));
+        let ours = same(&[CLUSTER_LABEL, REPLICA_LABEL]);
         let runs = there.state.is_some_and(|state| state.running == Some(true));
         let id = there.id.unwrap_or_default();
-        if !same(&[CLUSTER_LABEL, REPLICA_LABEL]) {
+        if ours && runs && same(&[SPEC_HASH_LABEL, GENERATION_LABEL]) {
+            return Ok(Some(id));
+        }
+        if ours && !runs {
+            self.delete(&id).await?;
             return Ok(None);
         }
-        if runs {
-            return Ok(same(&[SPEC_HASH_LABEL, GENERATION_LABEL]).then_some(id));
-        }
-        self.delete(&id).await?;
-        Ok(None)
+        Err(RuntimeError::Refused(format!(
+            "the name \"{}\" is in use by container {id}",
+            request.name
+        )))
     }
 
     async fn lay_and_create(&self, request: &ContainerRequest) -> Result<String, RuntimeError> {
@@ -218,6 +222,10 @@ fn matches(request: &ContainerRequest, labels: &Labels, key: &str) -> bool {
 
 /// Another call removes the container at this moment.
 fn is_under_way(failure: &Failure) -> bool {
-    failure.is_conflict()
-        && matches!(failure, Failure::Refused { reason, .. } if reason.contains("already in progress"))
+    match failure {
+        Failure::Refused { reason, .. } => {
+            failure.is_conflict() && reason.contains("already in progress")
+        }
+        _ => false,
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::Docker;
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    HealthStatusEnum,
+    HealthStatusEnum, SystemInfo,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -35,10 +35,11 @@ pub(super) type Labels = HashMap<String, String>;
 /// What the engine is and has.
 pub(super) async fn describe(engine: &Engine) -> Result<EngineFacts, Failure> {
     let client = engine.client().await?;
-    let (version, info) = tokio::try_join!(
+    let (version, info) = tokio::join!(
         engine.within(SHORT, client.docker.version()),
         engine.within(SHORT, client.docker.info()),
-    )?;
+    );
+    let (version, info) = (version?, readable(info)?);
     let cpus = info.ncpu.and_then(|cpus| u64::try_from(cpus).ok());
     let memory = info.mem_total.and_then(|bytes| u64::try_from(bytes).ok());
     Ok(EngineFacts {
@@ -50,6 +51,17 @@ pub(super) async fn describe(engine: &Engine) -> Result<EngineFacts, Failure> {
             memory_bytes: memory.unwrap_or_default(),
         },
     })
+}
+
+/// An engine that says something unknown of itself is still an engine; its size is then zero.
+fn readable(info: Result<SystemInfo, Failure>) -> Result<SystemInfo, Failure> {
+    match info {
+        Err(Failure::Unreadable(reason)) => {
+            tracing::warn!(reason, "the engine's description is not understood");
+            Ok(SystemInfo::default())
+        }
+        other => other,
+    }
 }
 
 /// Every container with the cluster's label, sorted by replica.
@@ -121,29 +133,35 @@ fn from_summary(summary: ContainerSummary, reason: String) -> ObservedContainer 
 
 fn from_state(id: String, labels: &Labels, state: &ContainerState) -> ObservedContainer {
     let text = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    let moment = |text: &Option<String>| text.as_deref().and_then(started);
+    // "Never" is year 1, which is before the epoch and so not a time of ours.
+    let moment = |text: &Option<String>| text.as_deref().and_then(Timestamp::parse);
+    let (status, started_at) = (status(state), moment(&state.started_at));
     ObservedContainer {
         id,
         replica: ReplicaId::from(text(REPLICA_LABEL)),
         spec_hash: text(SPEC_HASH_LABEL),
         generation: text(GENERATION_LABEL).parse().unwrap_or_default(),
-        status: status(state),
+        status,
         health: state
             .health
             .as_ref()
             .and_then(|health| health.status)
             .and_then(health),
-        started_at: moment(&state.started_at),
-        finished_at: moment(&state.finished_at),
+        started_at,
+        finished_at: moment(&state.finished_at).map(|end| in_order(status, started_at, end)),
         exit_code: state.exit_code.unwrap_or_default(),
         oom_killed: state.oom_killed.unwrap_or_default(),
         error: state.error.clone().unwrap_or_default(),
     }
 }
 
-/// The engine writes year 1 for "never", which is before the epoch and so not a time of ours.
-fn started(text: &str) -> Option<Timestamp> {
-    Timestamp::parse(text)
+/// The end of a container's last run. The start is noted by the engine and the end by the
+/// process that watches the container, so that a short run seems to end before it began.
+fn in_order(status: ContainerStatus, start: Option<Timestamp>, end: Timestamp) -> Timestamp {
+    match status {
+        ContainerStatus::Exited | ContainerStatus::Dead => start.map_or(end, |at| at.max(end)),
+        _ => end,
+    }
 }
 
 fn status(state: &ContainerState) -> ContainerStatus {
@@ -199,6 +217,16 @@ mod tests {
         assert_eq!((seen.started_at, seen.finished_at), (None, None));
         assert_eq!(seen.error, "no such file");
         assert_eq!(seen.replica.as_str(), "");
+    }
+
+    #[test]
+    fn a_run_does_not_end_before_it_began() {
+        let state = state(
+            r#"{"Status": "exited", "StartedAt": "2026-01-02T03:04:05.2Z",
+                "FinishedAt": "2026-01-02T03:04:05.1Z"}"#,
+        );
+        let seen = from_state("c1".to_owned(), &Labels::new(), &state);
+        assert!(seen.started_at.is_some() && seen.finished_at == seen.started_at);
     }
 
     #[test]

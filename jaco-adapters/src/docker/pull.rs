@@ -174,18 +174,18 @@ mod tests {
             r#"{"status": "Pulling from web", "id": "1"}"#,
             r#"{"status": "Pulling fs layer", "progressDetail": {}, "id": "a"}"#,
             r#"{"status": "Already exists", "progressDetail": {}, "id": "b"}"#,
-            r#"{"status": "Downloading", "progressDetail": {"current": 10, "total": 40}, "id": "a"}"#,
+            r#"{"id":"a","status":"Downloading","progressDetail":{"current":9,"total":40}}"#,
         ];
         let halfway = PullProgress {
             layers_done: 1,
             layers: 2,
-            bytes_done: 10,
+            bytes_done: 9,
             bytes: 40,
         };
         assert_eq!(progress_after(&lines), halfway);
         lines.extend([
             r#"{"status": "Download complete", "progressDetail": {}, "id": "a"}"#,
-            r#"{"status": "Extracting", "progressDetail": {"current": 5, "total": 40}, "id": "a"}"#,
+            r#"{"status": "Extracting", "id": "a", "progressDetail": {"current": 5, "total": 9}}"#,
             r#"{"status": "Pull complete", "progressDetail": {}, "id": "a"}"#,
             r#"{"status": "Digest: sha256:00"}"#,
         ]);
