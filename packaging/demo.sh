@@ -9,7 +9,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 state=/var/lib/jaco-demo
 bin=$root/target/debug
-lab=jaco-demo
+lab=demo
 domain=hello.localhost
 http=127.0.0.1:8080
 PATH=$bin:$PATH:/usr/sbin:/sbin
@@ -17,7 +17,8 @@ export JACO_SOCKET=$state/jaco.sock
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
-running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# A process that ended but was not reaped yet has no executable any more.
+running() { [ -s "$1" ] && readlink "/proc/$(cat "$1")/exe" >/dev/null 2>&1; }
 wait_for() {
     local what=$1 tries=150
     shift
