@@ -22,7 +22,7 @@ pub use log_store::LogStore;
 pub use network::Peers;
 pub use server::Handler;
 pub use state_machine::StateMachine;
-pub use types::{Peer, Types};
+pub use types::{Peer, Record, Types};
 
 use crate::transport::proto::internal::raft_server::RaftServer;
 use consensus::Shared;

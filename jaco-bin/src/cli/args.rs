@@ -130,6 +130,9 @@ pub(super) enum ClusterCommand {
         /// The cluster's name, for people
         #[arg(long, default_value = "jaco")]
         name: String,
+        /// Do not make the daemon start with the host
+        #[arg(long)]
+        no_systemd_enable: bool,
     },
     /// Show the members and the leader
     Status,
@@ -157,6 +160,9 @@ pub(super) enum NodeCommand {
         /// Join token, as issue-join-token printed it
         #[arg(long)]
         token: String,
+        /// Do not make the daemon start with the host
+        #[arg(long)]
+        no_systemd_enable: bool,
     },
     /// List the nodes
     List,

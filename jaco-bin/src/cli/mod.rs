@@ -6,6 +6,7 @@ mod diagnostics;
 mod exit;
 mod files;
 mod printer;
+mod systemd;
 mod wiring;
 
 pub use args::Cli;

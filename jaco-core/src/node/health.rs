@@ -21,8 +21,38 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 /// How many probes in a row must be answered.
 pub const PROBES_IN_A_ROW: u32 = 2;
 
-/// Probes of one container's ports: how many in a row each has answered.
-pub type Probes = BTreeMap<u16, u32>;
+/// Probes of one container's ports.
+pub type Probes = BTreeMap<u16, Probe>;
+
+/// How a port has answered so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// Answered in a row, up to now.
+    pub hits: u32,
+    /// Refused in a row, up to now.
+    pub misses: u32,
+}
+
+impl Probe {
+    /// Takes in one more probe.
+    pub fn note(&mut self, answered: bool) {
+        *self = match answered {
+            true => Self {
+                hits: self.hits.saturating_add(1),
+                misses: 0,
+            },
+            false => Self {
+                hits: 0,
+                misses: self.misses.saturating_add(1),
+            },
+        };
+    }
+
+    /// True when it has answered often enough; there is no need to ask again.
+    pub fn is_settled(self) -> bool {
+        self.hits >= PROBES_IN_A_ROW
+    }
+}
 
 /// The TCP ports that a replica must answer on: those routed and those published.
 pub fn probed_ports(spec: &DeploymentSpec, replica: &Replica) -> BTreeSet<u16> {
@@ -94,17 +124,8 @@ fn running(
         Some(HealthStatus::Starting) => return (ReplicaState::Starting, None),
         None => {}
     }
-    let answers = |port: &&u16| {
-        probes
-            .get(*port)
-            .is_some_and(|hits| *hits >= PROBES_IN_A_ROW)
-    };
-    let silent: Vec<String> = ports
-        .iter()
-        .filter(|port| !answers(port))
-        .map(u16::to_string)
-        .collect();
-    if silent.is_empty() && !ports.is_empty() {
+    let probe = |port: &u16| probes.get(port).copied().unwrap_or_default();
+    if !ports.is_empty() && ports.iter().all(|port| probe(port).is_settled()) {
         return (ReplicaState::Running, None);
     }
     let up_for = container
@@ -113,6 +134,10 @@ fn running(
     if up_for < SETTLED_AFTER {
         return (ReplicaState::Starting, None);
     }
+    // A port that was not asked often enough yet, as after a restart of the daemon, is not
+    // accused.
+    let refuses = |port: &&u16| probe(port).misses >= PROBES_IN_A_ROW;
+    let silent: Vec<String> = ports.iter().filter(refuses).map(u16::to_string).collect();
     (
         ReplicaState::Running,
         (!silent.is_empty()).then(|| not_listening(&silent)),

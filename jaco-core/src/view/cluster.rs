@@ -8,6 +8,7 @@ use crate::cluster::audit::{Event, EventType};
 use crate::cluster::node::NodeStatus;
 use crate::cluster::state::ClusterState;
 use crate::id::{ClusterId, Identity, NodeName};
+use crate::manifest::hash::sha256_hex;
 use crate::ports::consensus::ConsensusStatus;
 use crate::time::Timestamp;
 
@@ -24,6 +25,9 @@ pub struct ClusterStatus {
     pub leader: Option<NodeName>,
     pub raft_index: u64,
     pub raft_term: u64,
+    /// Hex SHA-256 of this node's copy of the state at `raft_index`: equal on all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_hash: Option<String>,
     pub nodes: Vec<MemberRow>,
 }
 
@@ -116,8 +120,9 @@ pub fn status(state: &ClusterState, raft: &ConsensusStatus) -> ClusterStatus {
         cluster_id: state.cluster.as_ref().map(|cluster| cluster.id.clone()),
         name: state.cluster.as_ref().map(|cluster| cluster.name.clone()),
         leader: leader.map(|node| node.name.clone()),
-        raft_index: raft.applied,
+        raft_index: state.index,
         raft_term: raft.term,
+        state_hash: state.cluster.is_some().then(|| hash(state)),
         nodes: state
             .nodes
             .values()
@@ -129,6 +134,10 @@ pub fn status(state: &ClusterState, raft: &ConsensusStatus) -> ClusterStatus {
             })
             .collect(),
     }
+}
+
+fn hash(state: &ClusterState) -> String {
+    sha256_hex(&serde_json::to_vec(state).unwrap_or_default())
 }
 
 /// Every node with what it has.

@@ -43,7 +43,6 @@ impl Daemon {
             "advertise_addr": address,
             "unix_socket": directory.join("jaco.sock"),
             "http_addr": "0.0.0.0:80",
-            "https_addr": "0.0.0.0:443",
             "docker_host": format!("unix://{}", docker_socket.display()),
         });
         let Value::Object(config) = config else {

@@ -6,11 +6,18 @@ use serde_json::json;
 use crate::cli::args::ClusterCommand;
 use crate::cli::printer::{table, upper};
 use crate::cli::wiring::{client, messages, patiently};
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, systemd};
 
 pub(in crate::cli) async fn run(context: &Context, command: ClusterCommand) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Init { name } => init(context, name).await,
+        ClusterCommand::Init {
+            name,
+            no_systemd_enable,
+        } => {
+            init(context, name).await?;
+            systemd::enable(context, no_systemd_enable);
+            Ok(())
+        }
         ClusterCommand::Status => status(context).await,
     }
 }

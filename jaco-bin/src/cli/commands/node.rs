@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::args::NodeCommand;
 use crate::cli::printer::{table, upper};
 use crate::cli::wiring::{client, messages, patiently};
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, systemd};
 
 /// How long a new member's first view of the cluster is waited for.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +27,15 @@ pub(in crate::cli) async fn run(context: &Context, command: NodeCommand) -> Resu
             };
             issue(context, request).await
         }
-        NodeCommand::Join { peer, token } => join(context, peer, token).await,
+        NodeCommand::Join {
+            peer,
+            token,
+            no_systemd_enable,
+        } => {
+            join(context, peer, token).await?;
+            systemd::enable(context, no_systemd_enable);
+            Ok(())
+        }
         NodeCommand::List => list(context).await,
         NodeCommand::Remove { hostname, force } => remove(context, hostname, force).await,
     }

@@ -193,13 +193,13 @@ async fn probe(
         .probes
         .retain(|id, _| observed.iter().any(|container| container.id == *id));
     for (container, port, answered) in answers {
-        let count = local
+        local
             .probes
             .entry(container)
             .or_default()
             .entry(port)
-            .or_default();
-        *count = if answered { *count + 1 } else { 0 };
+            .or_default()
+            .note(answered);
     }
 }
 

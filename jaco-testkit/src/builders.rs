@@ -1,0 +1,270 @@
+//! States, specs and logs for tests of the core: small, valid, and easy to vary.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jaco_core::cluster::addresses::Pool;
+use jaco_core::cluster::command::{ClusterInit, NewNode, Observed};
+use jaco_core::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
+use jaco_core::cluster::node::{Engine, NodeReport};
+use jaco_core::cluster::{Applied, ClusterState, Command, Entry, Proposal, apply};
+use jaco_core::id::{ClusterId, DeploymentName, Identity, NodeName, ServiceName, SpecHash};
+use jaco_core::manifest::Bundle;
+use jaco_core::manifest::spec::{
+    ContainerSpec, DeploymentSpec, NetworkAttachment, NetworkMode, NetworkSpec, Placement,
+    PullPolicy, Resources, RestartPolicy, ServiceKind, ServiceSpec, UpdateConfig,
+};
+use jaco_core::scheduler::plan;
+use jaco_core::time::Timestamp;
+
+/// A cluster state that is driven by commands, as the raft log would.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The state.
+    pub state: ClusterState,
+    /// The time that the next entry carries.
+    pub now: Timestamp,
+    /// Every entry so far.
+    pub log: Vec<Entry>,
+}
+
+impl Cluster {
+    /// A formed cluster with nodes `n1`, `n2`, … that have reported.
+    pub fn of(nodes: usize) -> Self {
+        let mut cluster = Self::empty();
+        for number in 2..=nodes {
+            cluster.join(&format!("n{number}"));
+        }
+        for number in 1..=nodes {
+            cluster.report(&format!("n{number}"), capacity());
+        }
+        cluster
+    }
+
+    /// A formed cluster of the node `n1`, which has not reported.
+    pub fn empty() -> Self {
+        let state = ClusterState::default();
+        let mut cluster = Self {
+            state,
+            now: Timestamp(1_000_000),
+            log: Vec::new(),
+        };
+        let pool = Pool::parse("10.244.0.0/16").expect("a valid pool");
+        let init = ClusterInit {
+            id: ClusterId::new("cluster"),
+            name: "test".to_owned(),
+            ca_cert: String::new(),
+            ca_key_sealed: String::new(),
+            ipam_pool: pool,
+            node: new_node("n1"),
+            token_hash: "bootstrap".to_owned(),
+        };
+        cluster.must(Command::ClusterInit(Box::new(init)));
+        cluster
+    }
+
+    /// Applies a command and gives its outcome.
+    pub fn apply(&mut self, command: Command) -> Applied {
+        let identity = Identity::new("tester");
+        let proposal = Proposal {
+            at: self.now,
+            identity,
+            command,
+        };
+        let entry = Entry {
+            index: self.state.index + 1,
+            proposal,
+        };
+        self.log.push(entry.clone());
+        apply(&mut self.state, &entry)
+    }
+
+    /// Applies a command that must succeed.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn must(&mut self, command: Command) {
+        if let Err(error) = self.apply(command) {
+            panic!("refused: {error}");
+        }
+    }
+
+    /// Admits a node.
+    pub fn join(&mut self, name: &str) {
+        let hash = format!("join-{name}");
+        let ttl = std::time::Duration::from_secs(60);
+        self.must(Command::JoinTokenIssue {
+            hash: hash.clone(),
+            node: None,
+            sans: vec![],
+            ttl,
+        });
+        self.must(Command::NodeJoin {
+            token_hash: hash,
+            node: new_node(name),
+        });
+    }
+
+    /// Takes in what a node has.
+    pub fn report(&mut self, name: &str, capacity: Resources) {
+        let engine = Engine {
+            version: "20.10".to_owned(),
+            api_version: "1.41".to_owned(),
+            arch: "amd64".to_owned(),
+            capacity,
+        };
+        let labels = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        let report = NodeReport {
+            engine: Some(engine),
+            labels,
+            version: "test".to_owned(),
+        };
+        self.must(Command::NodeReport {
+            node: NodeName::new(name),
+            report,
+        });
+    }
+
+    /// Applies a deployment.
+    pub fn deploy(&mut self, spec: DeploymentSpec) -> Applied {
+        let command = Command::Apply {
+            bundle: Arc::new(bundle()),
+            spec: Arc::new(spec),
+            privileged: true,
+        };
+        self.apply(command)
+    }
+
+    /// Plans once and applies the steps. True when there were any.
+    pub fn schedule(&mut self) -> bool {
+        let steps = plan(&self.state, self.now);
+        let any = !steps.is_empty();
+        if any {
+            self.must(Command::Schedule(steps));
+        }
+        any
+    }
+
+    /// Lets every node carry out what the state wants, at once and without failure.
+    pub fn obey(&mut self) {
+        let mut by_node: BTreeMap<NodeName, Vec<Observed>> = BTreeMap::new();
+        for replica in self.state.replicas() {
+            let state = match replica.phase {
+                Phase::Active => ReplicaState::Running,
+                Phase::Stopping => ReplicaState::Stopped,
+            };
+            by_node
+                .entry(replica.node.clone())
+                .or_default()
+                .push(seen(replica, state));
+        }
+        for (node, observations) in by_node {
+            self.must(Command::Observe { node, observations });
+        }
+    }
+
+    /// Plans and obeys until nothing is left to do. Gives the number of rounds.
+    ///
+    /// # Panics
+    /// When it does not settle within 1,000 rounds.
+    pub fn settle(&mut self) -> usize {
+        for round in 0..1_000 {
+            if !self.schedule() {
+                return round;
+            }
+            self.obey();
+        }
+        panic!("the cluster does not settle");
+    }
+}
+
+/// An observation of a replica.
+pub fn seen(replica: &Replica, state: ReplicaState) -> Observed {
+    Observed {
+        deployment: replica.deployment.clone(),
+        replica: replica.id.clone(),
+        observation: Observation {
+            generation: replica.generation,
+            state,
+            container_id: Some(format!("c-{}-{}", replica.id, replica.generation)),
+            ..Observation::default()
+        },
+    }
+}
+
+/// A node as it enters.
+pub fn new_node(name: &str) -> NewNode {
+    NewNode {
+        name: NodeName::new(name),
+        api_address: format!("{name}:7000"),
+        cluster_address: format!("{name}:7001"),
+        serial: format!("serial-{name}"),
+    }
+}
+
+/// Two cores, four GiB.
+pub fn capacity() -> Resources {
+    Resources {
+        cpu_millis: 2_000,
+        memory_bytes: 4 << 30,
+    }
+}
+
+/// An empty pair of manifests.
+pub fn bundle() -> Bundle {
+    serde_json::from_value(serde_json::json!({
+        "jaco": "", "compose": "{}", "inactive": [], "files": {}, "variables": {}, "contents": {},
+    }))
+    .expect("an empty bundle")
+}
+
+/// A deployment of these services on its default network.
+pub fn deployment(
+    name: &str,
+    services: impl IntoIterator<Item = (&'static str, ServiceSpec)>,
+) -> DeploymentSpec {
+    let services: BTreeMap<ServiceName, ServiceSpec> = services
+        .into_iter()
+        .map(|(name, service)| (ServiceName::new(name), service))
+        .collect();
+    let used = services
+        .values()
+        .flat_map(|service| service.networks.keys().cloned());
+    DeploymentSpec {
+        name: DeploymentName::new(name),
+        acme: true,
+        acme_email: None,
+        routes: Vec::new(),
+        networks: used
+            .map(|network| (network, NetworkSpec::default()))
+            .collect(),
+        services,
+        volumes: BTreeMap::new(),
+        contents: BTreeMap::new(),
+    }
+}
+
+/// A service of so many replicas, spread, on the default network.
+pub fn service(replicas: u32, hash: &str) -> ServiceSpec {
+    ServiceSpec {
+        kind: ServiceKind::Service,
+        replicas,
+        placement: Placement::Spread,
+        constraints: Vec::new(),
+        max_replicas_per_node: None,
+        reservations: Resources::default(),
+        container: ContainerSpec {
+            image: format!("image:{hash}"),
+            ..ContainerSpec::default()
+        },
+        network_mode: NetworkMode::Networks,
+        networks: BTreeMap::from([("_default".into(), NetworkAttachment::default())]),
+        ports: Vec::new(),
+        depends_on: BTreeMap::new(),
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
+        restart: RestartPolicy::default(),
+        pull_policy: PullPolicy::default(),
+        spec_hash: SpecHash::new(hash),
+    }
+}

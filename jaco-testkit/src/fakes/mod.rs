@@ -1,0 +1,16 @@
+//! Ports in memory: deterministic, under a test's control, held to the same contracts as the
+//! real adapters.
+
+pub mod bridge_networks;
+pub mod clock;
+pub mod consensus;
+pub mod container_logs;
+pub mod container_runtime;
+pub mod ids;
+
+pub use bridge_networks::FakeBridges;
+pub use clock::FakeClock;
+pub use consensus::FakeConsensus;
+pub use container_logs::FakeLogs;
+pub use container_runtime::{Behaviour, FakeRuntime};
+pub use ids::FakeIds;
