@@ -2,13 +2,19 @@
 //! is collected; a frame is taken from one side when the other wants it.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::ext::on_informational;
+use hyper::{Request, StatusCode};
+use tokio::time::Sleep;
 
 use super::pool::Lease;
 
@@ -18,7 +24,18 @@ pub(super) struct Upload {
     begun: Cell<bool>,
     /// The last time that the client sent some of it.
     moved: Cell<Instant>,
+    hold: Option<Hold>,
 }
+
+/// A body that the client sends only when told to (`Expect: 100-continue`). Reading it would
+/// tell the client; so it waits for the upstream to say the same, which it need not.
+struct Hold {
+    released: Arc<AtomicBool>,
+    patience: RefCell<Pin<Box<Sleep>>>,
+}
+
+/// How long an upstream may think about an expectation (RFC 9110, 10.1.1: not indefinitely).
+const EXPECTATION: Duration = Duration::from_secs(1);
 
 /// What an upstream connection reads a request's body from.
 pub(super) enum RequestBody {
@@ -27,11 +44,25 @@ pub(super) enum RequestBody {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming) -> Self {
+    /// A body, read only when the upstream wants it if the client `expects` to be told.
+    pub(super) fn new(body: Incoming, expects: bool) -> Self {
         Self {
             body: RefCell::new(body),
             begun: Cell::new(false),
             moved: Cell::new(Instant::now()),
+            hold: expects.then(Hold::new),
+        }
+    }
+
+    /// Lets the upstream's `100 Continue` release a body that waits for it.
+    pub(super) fn listen(&self, request: &mut Request<RequestBody>) {
+        if let Some(hold) = &self.hold {
+            let released = Arc::clone(&hold.released);
+            on_informational(request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    released.store(true, Ordering::Relaxed);
+                }
+            });
         }
     }
 
@@ -46,6 +77,23 @@ impl Upload {
     }
 }
 
+impl Hold {
+    fn new() -> Self {
+        Self {
+            released: Arc::default(),
+            patience: RefCell::new(Box::pin(tokio::time::sleep(EXPECTATION))),
+        }
+    }
+
+    /// The upstream's connection reads and writes in one poll, so a release needs no waker.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.released.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        self.patience.borrow_mut().as_mut().poll(cx)
+    }
+}
+
 impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -57,6 +105,9 @@ impl HttpBody for RequestBody {
         let Self::Upload(upload) = &*self else {
             return Poll::Ready(None);
         };
+        if let Some(hold) = &upload.hold {
+            ready!(hold.poll(cx));
+        }
         upload.begun.set(true);
         let frame = Pin::new(&mut *upload.body.borrow_mut()).poll_frame(cx);
         if frame.is_ready() {

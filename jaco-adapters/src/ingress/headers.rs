@@ -89,7 +89,10 @@ pub(super) fn to_upstream(headers: &mut HeaderMap, told: Forwarded<'_>) -> Resul
 /// Makes an upstream's headers a client's.
 pub(super) fn to_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
-    headers.remove(TRANSFER_ENCODING);
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        // The coding was what counted (RFC 9112, 6.3); a length beside it would be believed.
+        headers.remove(CONTENT_LENGTH);
+    }
 }
 
 /// Asks the other side to change to `protocol`, or says that it is done.

@@ -7,6 +7,7 @@
 
 mod answer;
 mod body;
+mod framing;
 mod headers;
 mod http;
 mod limits;
@@ -14,9 +15,12 @@ mod listener;
 mod live;
 mod pool;
 mod proxy;
+mod slowness;
+mod stream;
 mod target;
 mod tcp;
 mod upgrade;
+
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -23,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
+use super::http::Busy;
 use super::limits::Limits;
 use super::live::{Flight, Live};
 use super::worker::Worker;
@@ -56,6 +57,7 @@ pub(super) struct Lease {
     worker: Rc<Worker>,
     address: SocketAddrV4,
     _flight: Flight,
+    _busy: Busy,
 }
 
 /// Connects within `limit`; not to be Nagled.
@@ -123,17 +125,20 @@ impl Link {
         !self.ended && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the head of the response.
+    /// Sends a request and waits for the head of the response. None when `overdue` says so
+    /// before it has come.
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        mut overdue: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Option<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
         let mut response = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
-            if !self.ended {
-                self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
+            self.drive(cx);
+            match response.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => overdue(cx).map(|()| None),
             }
-            response.as_mut().poll(cx)
         })
         .await
     }
@@ -160,12 +165,14 @@ impl Lease {
         worker: Rc<Worker>,
         address: SocketAddrV4,
         flight: Flight,
+        busy: Busy,
     ) -> Self {
         Self {
             link: Some(link),
             worker,
             address,
             _flight: flight,
+            _busy: busy,
         }
     }
 

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{EXPECT, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use jaco_core::node::balance::{self, Failure, Next};
@@ -15,7 +15,7 @@ use jaco_core::node::ingress::Upstream;
 use super::answer::Answer;
 use super::body::{Body, RequestBody, Upload};
 use super::headers::Forwarded;
-use super::http::Client;
+use super::http::{Busy, Client};
 use super::live::{Flight, Live};
 use super::pool::{Lease, Link};
 use super::upgrade::Tunnel;
@@ -25,19 +25,19 @@ use super::{headers, target};
 /// Answers one request: with an upstream's response, or with an own one that says why not.
 pub(super) async fn answer(
     worker: Rc<Worker>,
-    client: &Client,
+    client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    forward(worker, client, request)
-        .await
-        .unwrap_or_else(Answer::response)
+    let forwarded = forward(worker, &client, request).await;
+    forwarded.unwrap_or_else(Answer::response)
 }
 
 async fn forward(
     worker: Rc<Worker>,
-    client: &Client,
+    client: &Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Answer> {
+    let busy = Busy::new(client);
     let (mut head, body) = request.into_parts();
     let table = worker.table();
     let host = target::host(&head)?;
@@ -65,14 +65,19 @@ async fn forward(
     if let Some(protocol) = &upgrade {
         headers::set_upgrade(&mut head.headers, protocol.clone());
     }
+    let expects = head.headers.contains_key(EXPECT) && head.version == Version::HTTP_11;
+    if !expects || body.is_end_stream() {
+        head.headers.remove(EXPECT);
+    }
     let exchange = Exchange {
         worker: &worker,
+        client,
         table: &table,
         upstreams: &route.upstreams,
         began: Instant::now(),
         idempotent: balance::is_idempotent(head.method.as_str()),
         pooled: upgrade.is_none(),
-        upload: (!body.is_end_stream()).then(|| Rc::new(Upload::new(body))),
+        upload: (!body.is_end_stream()).then(|| Rc::new(Upload::new(body, expects))),
         message: Message::new(head),
     };
     let done = exchange.run().await?;
@@ -88,7 +93,7 @@ async fn forward(
         upstream,
         flight,
     } = done;
-    let lease = Lease::new(link, worker, upstream.address, flight);
+    let lease = Lease::new(link, Rc::clone(&worker), upstream.address, flight, busy);
     let mut response = response.map(|incoming| Body::Download(incoming, lease));
     *response.version_mut() = Version::HTTP_11;
     headers::to_client(response.headers_mut());
@@ -146,7 +151,8 @@ impl Message {
 
 /// A request with everything that its attempts need.
 struct Exchange<'a> {
-    worker: &'a Rc<Worker>,
+    worker: &'a Worker,
+    client: &'a Client,
     table: &'a Live,
     upstreams: &'a [Upstream],
     began: Instant,
@@ -228,22 +234,12 @@ impl Exchange<'_> {
             Some(link) => link,
             None => self.open(upstream, &flight).await?,
         };
-        let body = match &self.upload {
-            Some(upload) => RequestBody::Upload(Rc::clone(upload)),
-            None => RequestBody::Empty,
-        };
-        let response = {
-            let mut sending = std::pin::pin!(link.send(self.message.with(body)));
-            loop {
-                let left = self.patience();
-                match tokio::time::timeout(left, sending.as_mut()).await {
-                    Ok(response) => break Some(response),
-                    Err(_) if self.patience().is_zero() => break None,
-                    Err(_) => {}
-                }
-            }
-        };
-        match response {
+        let limits = &self.worker.limits;
+        let response = link.send(self.request(), |cx| {
+            let mut patience = self.client.patience(limits);
+            patience.poll(cx, self.due(), limits.response_header)
+        });
+        match response.await {
             Some(Ok(response)) => {
                 let upstream = upstream.clone();
                 Ok(Done {
@@ -271,6 +267,15 @@ impl Exchange<'_> {
         }
     }
 
+    fn request(&self) -> Request<RequestBody> {
+        let Some(upload) = &self.upload else {
+            return self.message.with(RequestBody::Empty);
+        };
+        let mut request = self.message.with(RequestBody::Upload(Rc::clone(upload)));
+        upload.listen(&mut request);
+        request
+    }
+
     async fn open(&self, upstream: &Upstream, flight: &Flight) -> Result<Box<Link>, Lost> {
         Link::open(upstream.address, &self.worker.limits)
             .await
@@ -285,15 +290,12 @@ impl Exchange<'_> {
             })
     }
 
-    /// How much longer a response's head may take.
-    fn patience(&self) -> std::time::Duration {
+    /// When the head of a response must have come: its time runs from the last of the request.
+    fn due(&self) -> Option<Instant> {
         let since = self
             .upload
             .as_ref()
             .map_or(self.began, |upload| upload.moved());
-        self.worker
-            .limits
-            .response_header
-            .saturating_sub(since.elapsed())
+        since.checked_add(self.worker.limits.response_header)
     }
 }

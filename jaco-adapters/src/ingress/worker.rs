@@ -21,11 +21,16 @@ use super::pool::Pool;
 /// How often pooled connections that nobody wants are closed.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// Bytes read from a client at once.
+const SCRATCH: usize = 64 * 1024;
+
 /// What the connections of one worker share.
 pub(super) struct Worker {
     table: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     pub(super) pool: Pool,
     pub(super) limits: Limits,
+    /// What a client sent, on its way to hyper's buffer.
+    pub(super) scratch: RefCell<Vec<u8>>,
     random: Cell<u64>,
 }
 
@@ -71,6 +76,7 @@ impl Worker {
             table: RefCell::new(Cache::new(table)),
             pool: Pool::default(),
             limits,
+            scratch: RefCell::new(vec![0; SCRATCH]),
             random: Cell::new(seed),
         }
     }

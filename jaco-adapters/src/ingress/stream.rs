@@ -1,0 +1,153 @@
+//! A client's byte stream as hyper reads and writes it: checked for ambiguous requests, and
+//! watched for slowness.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::framing::{Ambiguous, Framing};
+use super::http::Client;
+use super::worker::Worker;
+
+/// Nowhere in a head is a zero byte allowed: hyper answers 400 when it reads this instead of an
+/// ambiguous request, after the answers to the requests before.
+const POISON: &[u8] = b"\0\r\n\r\n";
+/// For how long a closed client's bytes are still read.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One client's stream.
+pub(super) struct ClientStream {
+    stream: TcpStream,
+    framing: Framing,
+    refused: bool,
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+}
+
+impl ClientStream {
+    pub(super) fn new(stream: TcpStream, worker: Rc<Worker>, client: Rc<Client>) -> Self {
+        let framing = Framing::default();
+        Self {
+            stream,
+            framing,
+            refused: false,
+            worker,
+            client,
+        }
+    }
+
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Reads for a moment what nobody wants, when the client is still sending. Closing a socket
+    /// with unread bytes resets it, and the client would lose the answer that says why.
+    pub(super) async fn linger(mut self) {
+        if !self.refused && !self.framing.in_body() {
+            return;
+        }
+        let mut bytes = vec![0; 16 * 1024];
+        let ended = async { while let Ok(1..) = self.stream.read(&mut bytes).await {} };
+        let _ = tokio::time::timeout(LINGER, ended).await;
+    }
+
+    /// Hands bytes on, up to an ambiguous head.
+    fn pass(&mut self, bytes: &[u8], room: &mut ReadBufCursor<'_>) {
+        match self.framing.scan(bytes) {
+            Ok(()) => room.put_slice(bytes),
+            Err(Ambiguous(at)) => {
+                self.refused = true;
+                room.put_slice(&bytes[..at]);
+                // Zero bytes would say that the client has ended.
+                if at == 0 {
+                    poison(room);
+                }
+            }
+        }
+    }
+}
+
+fn poison(room: &mut ReadBufCursor<'_>) {
+    room.put_slice(&POISON[..POISON.len().min(room.remaining())]);
+}
+
+impl Read for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut room: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.refused {
+            poison(&mut room);
+            return Poll::Ready(Ok(()));
+        }
+        let this = &mut *self;
+        let worker = Rc::clone(&this.worker);
+        let mut scratch = worker.scratch.borrow_mut();
+        let size = scratch.len().min(room.remaining());
+        let mut bytes = ReadBuf::new(&mut scratch[..size]);
+        match Pin::new(&mut this.stream).poll_read(cx, &mut bytes) {
+            Poll::Ready(Ok(())) => {
+                this.pass(bytes.filled(), &mut room);
+                this.client.watch.received(this.framing.in_head());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                if this.framing.in_body() {
+                    this.client.watch.stalled();
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl ClientStream {
+    fn wrote(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match wrote {
+            Poll::Ready(_) => self.client.watch.sent(),
+            Poll::Pending => self.client.watch.stalled(),
+        }
+        wrote
+    }
+}
+
+impl Write for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.wrote(wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
