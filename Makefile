@@ -48,3 +48,8 @@ bench: ## Run the benches of the core
 .PHONY: soak
 soak: deps build ## Kill random daemons under a stream of applies (ROUNDS=200)
 	@$(BIN)/jaco-lab soak kills --rounds $(ROUNDS)
+
+.PHONY: bench-apply
+bench-apply: deps ## Time from apply to running containers, beside Docker Swarm
+	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+	@JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-apply
