@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 NODES ?= 1
+ROUNDS ?= 200
 BIN := target/debug
 TESTS := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
@@ -43,3 +44,7 @@ test: deps ## Run every check and test
 .PHONY: bench
 bench: ## Run the benches of the core
 	$(CARGO) bench -p jaco-benches --bench core
+
+.PHONY: soak
+soak: deps build ## Kill random daemons under a stream of applies (ROUNDS=200)
+	@$(BIN)/jaco-lab soak kills --rounds $(ROUNDS)

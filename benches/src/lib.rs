@@ -1,1 +1,65 @@
-//! Shared parts of the peer benches.
+//! Shared parts of the peer benches: medians, and rows in the form that scripts read.
+
+/// The median of some figures; zero of none.
+pub fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    match figures.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => figures[n / 2],
+        n => f64::midpoint(figures[n / 2 - 1], figures[n / 2]),
+    }
+}
+
+/// One row: our figure beside those of peers from the same run.
+#[derive(Clone, Debug)]
+pub struct Row {
+    name: String,
+    ours: f64,
+    unit: String,
+    peers: Vec<(String, f64)>,
+}
+
+impl Row {
+    /// A row without peers.
+    pub fn new(name: &str, ours: f64, unit: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ours,
+            unit: unit.to_owned(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Adds a peer's figure.
+    #[must_use]
+    pub fn beside(mut self, peer: &str, figure: f64) -> Self {
+        self.peers.push((peer.to_owned(), figure));
+        self
+    }
+
+    /// Prints one line per peer: `bench <row> ours=… peer=…:… ratio=… unit=…`.
+    pub fn print(&self) {
+        for (peer, figure) in &self.peers {
+            let ratio = if *figure == 0.0 {
+                0.0
+            } else {
+                self.ours / figure
+            };
+            println!(
+                "bench {} ours={:.3} peer={peer}:{figure:.3} ratio={ratio:.3} unit={}",
+                self.name, self.ours, self.unit
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert!((median(&mut [3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median(&mut [4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+    }
+}

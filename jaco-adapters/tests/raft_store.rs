@@ -1,4 +1,5 @@
 //! The log and state on disk: the consensus library's own suite, and loss of power.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::sync::{Arc, Mutex};
 
@@ -112,15 +113,24 @@ impl StorageBackend for Disk {
 }
 
 fn open(disk: &Disk) -> LogStore {
-    let db = Database::builder().create_with_backend(disk.clone()).unwrap();
+    let db = Database::builder()
+        .create_with_backend(disk.clone())
+        .unwrap();
     LogStore::new(db, sealer()).unwrap()
 }
 
 fn entry(index: u64) -> EntryOf<Types> {
     let leader = LeaderIdOf::<Types>::new(1, 1);
-    let command = Command::TokenRevoke { name: Identity::new(format!("n{index}")), force: true };
+    let command = Command::TokenRevoke {
+        name: Identity::new(format!("n{index}")),
+        force: true,
+    };
     let identity = Identity::new("local");
-    let proposal = Proposal { at: Timestamp(index), identity, command };
+    let proposal = Proposal {
+        at: Timestamp(index),
+        identity,
+        command,
+    };
     EntryOf::<Types>::new_normal(LogIdOf::<Types>::new(leader, index), Record(proposal))
 }
 
@@ -160,8 +170,13 @@ proptest! {
 #[tokio::test]
 async fn a_log_of_another_state_key_is_refused() {
     let disk = Disk::default();
-    open(&disk).append([entry(0)], IOFlushed::noop()).await.unwrap();
-    let db = Database::builder().create_with_backend(disk.after_power_loss(&[255])).unwrap();
+    open(&disk)
+        .append([entry(0)], IOFlushed::noop())
+        .await
+        .unwrap();
+    let db = Database::builder()
+        .create_with_backend(disk.after_power_loss(&[255]))
+        .unwrap();
     let other: Arc<dyn Sealer> = Arc::new(AesSealer::new(&[8; 32]));
     let mut store = LogStore::new(db, other).unwrap();
     let error = store.get_log_state().await.unwrap_err().to_string();

@@ -1,6 +1,7 @@
 //! Architecture and house rules, held by tests (ARCHITECTURE.md, "Invariants").
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -156,47 +157,50 @@ fn only_the_edges_of_the_architecture_exist() {
     }
 }
 
+/// What is really built, as (name, license, source) lines of `cargo tree`. The resolve graph of
+/// `cargo metadata` also holds optional packages that no feature switches on.
+fn built(package: &str, edges: &str) -> BTreeSet<(String, String)> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}|{l}",
+        ])
+        .args(["--package", package, "--edges", edges])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = |line: &str| {
+        let (package, license) = line.trim_end_matches(" (*)").split_once('|')?;
+        Some((
+            package.split(' ').next()?.to_owned(),
+            license.trim_end().to_owned(),
+        ))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn array(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
 #[test]
 fn the_core_depends_on_nothing_that_does_io() {
-    let metadata = metadata();
-    let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|node| (text(&node["id"]), node))
-        .collect();
-    let names: BTreeMap<&str, &str> = metadata["packages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|package| (text(&package["id"]), text(&package["name"])))
-        .collect();
-    let core = names
-        .iter()
-        .find(|(_, name)| **name == "jaco-core")
-        .unwrap()
-        .0;
-    let mut open = vec![*core];
-    let mut seen = BTreeSet::new();
-    while let Some(id) = open.pop() {
-        if !seen.insert(id) {
-            continue;
-        }
-        let name = names[id];
+    for (name, _) in built("jaco-core", "normal") {
         assert!(
-            CORE_CLOSURE.contains(&name),
+            CORE_CLOSURE.contains(&name.as_str()),
             "{name} is not on the core's allow-list"
         );
-        for dependency in nodes[id]["deps"].as_array().unwrap() {
-            let normal = dependency["dep_kinds"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|kind| kind["kind"].is_null());
-            if normal {
-                open.push(text(&dependency["pkg"]));
-            }
-        }
     }
 }
 
@@ -204,23 +208,31 @@ fn the_core_depends_on_nothing_that_does_io() {
 fn licenses_are_allowed_and_banned_crates_absent() {
     let deny = fs::read_to_string(root().join("deny.toml")).unwrap();
     let allowed = |license: &str| deny.contains(&format!("\"{license}\""));
-    for package in metadata()["packages"].as_array().unwrap() {
-        let name = text(&package["name"]);
-        assert!(!BANNED.contains(&name), "{name} is banned");
-        let from = text(&package["source"]);
-        assert!(
-            from.is_empty() || from.starts_with("registry+") || from.starts_with("sparse+"),
-            "{name} comes from {from}"
-        );
-        let license = text(&package["license"])
-            .replace('/', " OR ")
-            .replace(['(', ')'], " ");
-        let license = license.replace("MPL-2.0+", "MPL-2.0");
-        // `A AND (B OR C)`: every conjunct needs one allowed choice.
-        let fine = license
-            .split(" AND ")
-            .all(|choices| choices.split(" OR ").any(|license| allowed(license.trim())));
-        assert!(fine, "{name} has license {license}");
+    for package in [
+        "jaco-bin",
+        "jaco-testkit",
+        "jaco-benches",
+        "embed-scheduler",
+    ] {
+        for (name, license) in built(package, "normal,build") {
+            assert!(!BANNED.contains(&name.as_str()), "{name} is banned");
+            let license = license.replace('/', " OR ").replace(['(', ')'], " ");
+            let license = license.replace("MPL-2.0+", "MPL-2.0");
+            // `A AND (B OR C)`: every conjunct needs one allowed choice.
+            let fine = license
+                .split(" AND ")
+                .all(|choices| choices.split(" OR ").any(|license| allowed(license.trim())));
+            assert!(fine, "{name} has license {license}");
+        }
+    }
+}
+
+#[test]
+fn packages_come_from_registries_only() {
+    for package in array(&metadata()["packages"]) {
+        let (name, from) = (text(&package["name"]), text(&package["source"]));
+        let registry = from.starts_with("registry+") || from.starts_with("sparse+");
+        assert!(from.is_empty() || registry, "{name} comes from {from}");
     }
 }
 

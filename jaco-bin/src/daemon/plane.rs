@@ -37,7 +37,6 @@ pub(super) struct Plane {
     membership: RwLock<Option<Arc<Membership>>>,
     /// Held while a cluster is formed or joined, so that only one such attempt runs.
     changing: tokio::sync::Mutex<()>,
-    nothing: Arc<ClusterState>,
     /// Itself, for what outlives a call.
     this: Weak<Self>,
 }
@@ -56,7 +55,6 @@ impl Plane {
             config,
             membership: RwLock::new(None),
             changing: tokio::sync::Mutex::new(()),
-            nothing: Arc::default(),
             this: Weak::clone(this),
         })
     }
@@ -373,9 +371,7 @@ impl ControlPlane for Plane {
     }
 
     async fn state(&self, consistent: bool) -> Result<Arc<ClusterState>, Error> {
-        let Some(membership) = self.get() else {
-            return Ok(Arc::clone(&self.nothing));
-        };
+        let membership = self.joined()?;
         if consistent {
             membership.opened.consensus.catch_up().await?;
         }

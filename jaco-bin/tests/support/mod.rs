@@ -1,5 +1,5 @@
 //! What the bed tests of the daemons share.
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,9 +47,9 @@ pub fn containers(host: &Host) -> BTreeMap<String, String> {
 
 /// Writes a project with one routed web service.
 pub fn deploy_web(bed: &Bed, project: &Project, replicas: usize) {
+    let route = "{domain: web.example.com, service: web, port: 80, tls: off}";
     let jaco = format!(
-        "deployment: web\nroutes:\n  - {{domain: web.example.com, service: web, port: 80, tls: off}}\n\
-         services:\n  - {{name: web, replicas: {replicas}}}\n"
+        "deployment: web\nroutes:\n  - {route}\nservices:\n  - {{name: web, replicas: {replicas}}}\n"
     );
     let compose = format!("services:\n  web:\n    image: {}\n", bed.image("web:1"));
     project

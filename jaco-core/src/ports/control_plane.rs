@@ -14,9 +14,8 @@ use crate::manifest::Bundle;
 use crate::time::Timestamp;
 use crate::view::changes::Applied;
 
-/// A daemon as the API sees it. Every method but [`ControlPlane::form`],
-/// [`ControlPlane::join`], [`ControlPlane::state`] and [`ControlPlane::consensus`] answers
-/// `cluster_uninitialized` before the daemon is a member.
+/// A daemon as the API sees it. Every method that can fail, but [`ControlPlane::form`] and
+/// [`ControlPlane::join`], answers `cluster_uninitialized` before the daemon is a member.
 #[async_trait]
 pub trait ControlPlane: Send + Sync + 'static {
     /// This daemon's hostname.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jaco_testkit::bed::{Bed, Host, State, images};
+use jaco_testkit::soak;
 use serde_json::{Value, json};
 
 /// Several real hosts on this machine: a namespace, a Docker Engine and a jacod each.
@@ -52,6 +53,22 @@ enum Action {
     Fault(Fault),
     /// Removes the lab.
     Down,
+    /// Repeats a fault on a bed of its own and counts what went wrong
+    #[command(subcommand)]
+    Soak(Soak),
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// SIGKILLs random daemons under a stream of applies.
+    Kills {
+        /// How many kills.
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
+        /// Repeats a run.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 #[derive(Args)]
@@ -155,8 +172,20 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Action::Fault(fault) => apply(&Bed::attach(name)?, fault)?,
         Action::Acme => start_acme(&Bed::attach(name)?)?,
         Action::Down => Bed::destroy(name)?,
+        Action::Soak(Soak::Kills { rounds, seed }) => soak_kills(*rounds, *seed)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn soak_kills(rounds: usize, seed: u64) -> Result<()> {
+    let bed = Bed::builder().name("soak").hosts(3).build()?;
+    bed.form_cluster()?;
+    let kills = soak::kills(&bed, rounds, seed)?;
+    println!(
+        "soak kills rounds={} failures={} acknowledged={} refused={} seed={seed}",
+        kills.rounds, kills.lost, kills.acknowledged, kills.refused
+    );
+    Ok(())
 }
 
 fn bring_up(name: &str, up: &Up) -> Result<()> {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
+use jaco_core::error::ErrorCode;
 use jaco_core::id::NodeName;
 use jaco_core::ports::control_plane::{AdmissionRequest, Invitation, JoinRequest};
 use jaco_core::view;
+use jaco_core::view::cluster::ClusterStatus;
 use serde_json::json;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -56,10 +58,13 @@ impl Cluster for Api {
         request: Request<proto::ReadRequest>,
     ) -> Result<Response<proto::Document>, Status> {
         let consistent = request.get_ref().consistent;
-        let state = self.plane.state(consistent).await.map_err(refuse)?;
-        if state.cluster.is_some() {
-            self.caller(&request).await?;
-        }
+        let state = match self.plane.state(consistent).await {
+            Err(error) if error.code == ErrorCode::ClusterUninitialized => {
+                return document(&ClusterStatus::default()).map(Response::new);
+            }
+            state => state.map_err(refuse)?,
+        };
+        self.caller(&request).await?;
         let status = view::cluster::status(&state, &self.plane.consensus());
         document(&status).map(Response::new)
     }

@@ -95,6 +95,7 @@ impl Api {
 }
 
 /// Lets `?` turn an [`Error`] into the status that carries it.
+#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` wants
 fn refuse(error: Error) -> Status {
     to_status(&error)
 }

@@ -1,0 +1,150 @@
+//! `make bench-apply`: from `apply` until the engines show all containers running, beside Docker
+//! Swarm on the same three engines, in alternating rounds.
+//!
+//! The image is present on every engine. Swarm creates the service, JACO applies a deployment;
+//! for both the clock stops when the engines themselves list all containers as running.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use jaco_benches::{Row, median};
+use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::project::Project;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(180);
+const ROUNDS: usize = 5;
+
+fn main() -> Result<()> {
+    let counts = std::env::var("JACO_BENCH_REPLICAS").unwrap_or_else(|_| "3,10,30".to_owned());
+    let counts: Vec<usize> = counts
+        .split(',')
+        .filter_map(|count| count.parse().ok())
+        .collect();
+    let bed = Bed::builder().name("bapply").hosts(3).build()?;
+    bed.form_cluster()?;
+    let image = bed.image("sleep:1");
+    for host in bed.hosts() {
+        host.docker_text(&["pull", "-q", &image])?;
+    }
+    form_swarm(&bed)?;
+    let project = Project::new("bench-apply")?;
+    for count in counts {
+        let (mut ours, mut swarm) = (Vec::new(), Vec::new());
+        for round in 0..=ROUNDS {
+            let jaco = apply(&bed, &project, &image, count)?;
+            let peer = create_service(&bed, &image, count)?;
+            // The first round warms caches of both and does not count.
+            if round > 0 {
+                ours.push(jaco.as_secs_f64());
+                swarm.push(peer.as_secs_f64());
+            }
+        }
+        let (ours, swarm) = (median(&mut ours), median(&mut swarm));
+        Row::new(&format!("apply_{count}_replicas"), ours, "s")
+            .beside("swarm", swarm)
+            .print();
+    }
+    Ok(())
+}
+
+fn form_swarm(bed: &Bed) -> Result<()> {
+    let first = bed.host(1);
+    first.docker_text(&[
+        "swarm",
+        "init",
+        "--advertise-addr",
+        &first.address().to_string(),
+    ])?;
+    let token = first.docker_text(&["swarm", "join-token", "-q", "manager"])?;
+    let peer = format!("{}:2377", first.address());
+    for host in &bed.hosts()[1..] {
+        host.docker_text(&["swarm", "join", "--token", token.trim(), &peer])?;
+    }
+    Ok(())
+}
+
+fn apply(bed: &Bed, project: &Project, image: &str, count: usize) -> Result<Duration> {
+    project.write(
+        "jaco.yaml",
+        &format!("deployment: bench\nservices:\n  - {{name: idle, replicas: {count}}}\n"),
+    )?;
+    project.write(
+        "compose.yaml",
+        &format!("services:\n  idle:\n    image: {image}\n"),
+    )?;
+    let path = project.path("jaco.yaml");
+    let begin = Instant::now();
+    bed.host(1).jaco_text(&["apply", &path, "--no-wait"])?;
+    wait_for(bed, "jaco.deployment=bench", count)?;
+    let took = begin.elapsed();
+    bed.host(1).jaco_text(&["delete", "bench"])?;
+    wait_for(bed, "jaco.deployment=bench", 0)?;
+    poll_until(LIMIT, "the deployment is forgotten", || {
+        bed.host(1)
+            .jaco_json(&["get", "deployments"])
+            .is_ok_and(|answer| answer["deployments"].as_array().is_some_and(Vec::is_empty))
+    })?;
+    Ok(took)
+}
+
+fn create_service(bed: &Bed, image: &str, count: usize) -> Result<Duration> {
+    let replicas = count.to_string();
+    let begin = Instant::now();
+    bed.host(1).docker_text(&[
+        "service",
+        "create",
+        "--detach",
+        "--quiet",
+        "--name",
+        "bench",
+        "--replicas",
+        &replicas,
+        image,
+    ])?;
+    wait_for(bed, "com.docker.swarm.service.name=bench", count)?;
+    let took = begin.elapsed();
+    bed.host(1).docker_text(&["service", "rm", "bench"])?;
+    wait_for(bed, "com.docker.swarm.service.name=bench", 0)?;
+    Ok(took)
+}
+
+fn wait_for(bed: &Bed, label: &str, count: usize) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let running: Result<Vec<usize>> = bed
+            .hosts()
+            .iter()
+            .map(|host| running(host, label))
+            .collect();
+        if running?.into_iter().sum::<usize>() == count {
+            return Ok(());
+        }
+        ensure!(
+            begin.elapsed() < LIMIT,
+            "{label}: not {count} containers after {LIMIT:?}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// How many containers with a label the engine lists as running, asked on its own socket: a
+/// command line in between would take longer than what is measured.
+fn running(host: &Host, label: &str) -> Result<usize> {
+    let filters = format!("{{\"label\":[\"{label}\"],\"status\":[\"running\"]}}");
+    let encoded: String = filters.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let mut socket = UnixStream::connect(host.engine().socket())?;
+    write!(
+        socket,
+        "GET /v1.41/containers/json?filters={encoded} HTTP/1.0\r\nHost: d\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let (_, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the engine's answer has no body")?;
+    let list: Value = serde_json::from_str(body).context("the engine's answer is no JSON")?;
+    Ok(list.as_array().map_or(0, Vec::len))
+}
