@@ -16,7 +16,7 @@ use jaco_core::time::Timestamp;
 use jaco_testkit::contract;
 use jaco_testkit::contract::container_runtime::request;
 use jaco_testkit::fakes::{
-    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeLogs, FakeRuntime,
+    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeIngress, FakeLogs, FakeRuntime,
 };
 
 const CLUSTER: &str = "0c0ffee0";
@@ -53,6 +53,19 @@ fn engine() -> (FakeRuntime, contract::container_runtime::World) {
 fn the_fake_runtime_keeps_the_contract() {
     let (runtime, world) = engine();
     block_on(contract::container_runtime::suite(&runtime, &world));
+}
+
+#[test]
+fn the_fake_ingress_keeps_the_contract() {
+    let proxy = FakeIngress::default();
+    proxy.take(443);
+    let world = contract::ingress_proxy::World {
+        free: 6379,
+        taken: 443,
+        listens: &|port| proxy.listening().contains(&port),
+    };
+    block_on(contract::ingress_proxy::suite(&proxy, &world));
+    assert_eq!(proxy.tables().len(), 8);
 }
 
 #[test]

@@ -135,8 +135,15 @@ impl HttpBody for RequestBody {
 pub(super) enum Body {
     /// Of an own answer; nothing once it was taken.
     Text(Option<Bytes>),
-    /// An upstream's, with the connection that it comes from.
-    Download(Incoming, Lease),
+    /// An upstream's.
+    Download(Download),
+}
+
+/// The body of an upstream's response, with the connection that it comes from.
+pub(super) struct Download {
+    incoming: Incoming,
+    lease: Lease,
+    broken: Option<hyper::Error>,
 }
 
 impl Body {
@@ -146,6 +153,38 @@ impl Body {
 
     pub(super) fn empty() -> Self {
         Self::Text(None)
+    }
+
+    pub(super) fn download(incoming: Incoming, lease: Lease) -> Self {
+        Self::Download(Download {
+            incoming,
+            lease,
+            broken: None,
+        })
+    }
+}
+
+impl Download {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if frame.is_pending() {
+            // The question has told the connection that there is room for a frame.
+            self.lease.drive(cx);
+            frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        if let Poll::Ready(Some(Err(error))) = frame {
+            // hyper closes at once when it is told; a pause lets it send what came before.
+            self.broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        frame
     }
 }
 
@@ -159,28 +198,21 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Download(incoming, lease) => {
-                // Asking first tells the connection that there is room for a frame.
-                if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) {
-                    return Poll::Ready(frame);
-                }
-                lease.drive(cx);
-                Pin::new(incoming).poll_frame(cx)
-            }
+            Self::Download(download) => download.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_none(),
-            Self::Download(incoming, _) => incoming.is_end_stream(),
+            Self::Download(download) => download.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
-            Self::Download(incoming, _) => incoming.size_hint(),
+            Self::Download(download) => download.incoming.size_hint(),
         }
     }
 }

@@ -94,7 +94,7 @@ async fn forward(
         flight,
     } = done;
     let lease = Lease::new(link, Rc::clone(&worker), upstream.address, flight, busy);
-    let mut response = response.map(|incoming| Body::Download(incoming, lease));
+    let mut response = response.map(|incoming| Body::download(incoming, lease));
     *response.version_mut() = Version::HTTP_11;
     headers::to_client(response.headers_mut());
     Ok(response)

@@ -9,6 +9,7 @@ use super::answer::Answer;
 
 const NO_HOST: Answer = Answer::BadRequest("the request has no Host header\n");
 const HOSTS: Answer = Answer::BadRequest("the request has more than one Host header\n");
+const BAD_TARGET: Answer = Answer::BadRequest("the request target is not a path\n");
 const BAD_HOST: Answer = Answer::BadRequest("the Host header is not a host name\n");
 
 /// The host that a request is for, without the port. An absolute URI wins over the header
@@ -16,6 +17,10 @@ const BAD_HOST: Answer = Answer::BadRequest("the Host header is not a host name\
 pub(super) fn host(head: &Parts) -> Result<&str, Answer> {
     if head.method == Method::CONNECT {
         return Err(Answer::NoTunnels);
+    }
+    // What is neither a path nor a URL reads as an authority, which belongs to CONNECT.
+    if head.uri.authority().is_some() && head.uri.scheme().is_none() {
+        return Err(BAD_TARGET);
     }
     let mut named = head.headers.get_all(HOST).iter();
     let header = match (named.next(), named.next()) {

@@ -8,4 +8,5 @@
 pub mod bridge_networks;
 pub mod container_logs;
 pub mod container_runtime;
+pub mod ingress_proxy;
 mod wait;

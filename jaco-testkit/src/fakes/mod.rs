@@ -7,6 +7,7 @@ pub mod consensus;
 pub mod container_logs;
 pub mod container_runtime;
 pub mod ids;
+pub mod ingress_proxy;
 
 pub use bridge_networks::FakeBridges;
 pub use clock::FakeClock;
@@ -14,3 +15,4 @@ pub use consensus::FakeConsensus;
 pub use container_logs::FakeLogs;
 pub use container_runtime::{Behaviour, FakeRuntime};
 pub use ids::FakeIds;
+pub use ingress_proxy::FakeIngress;

@@ -1,0 +1,13 @@
+//! The ingress on real sockets: what a client and an upstream see of it.
+
+mod contract;
+mod forwarding;
+mod headers;
+mod limits;
+mod listeners;
+mod retries;
+mod routing;
+mod smuggling;
+mod support;
+mod tcp;
+mod upgrades;
