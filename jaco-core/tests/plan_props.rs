@@ -177,11 +177,21 @@ fn check_stops(state: &ClusterState, steps: &[Step]) {
         if deployment.deleting || surplus || global || !replica.is_serving() {
             continue;
         }
-        let run = |r: &Replica| matches!(r.state(), ReplicaState::Running | ReplicaState::Completed);
-        assert!(siblings().all(|r| run(r)), "{} is stopped too early", replica.id);
-        *stops.entry((&deployment.name, &replica.service)).or_default() += 1;
+        let run =
+            |r: &Replica| matches!(r.state(), ReplicaState::Running | ReplicaState::Completed);
+        assert!(
+            siblings().all(|r| run(r)),
+            "{} is stopped too early",
+            replica.id
+        );
+        *stops
+            .entry((&deployment.name, &replica.service))
+            .or_default() += 1;
     }
-    assert!(stops.values().all(|count| *count <= 1), "two at a time: {stops:?}");
+    assert!(
+        stops.values().all(|count| *count <= 1),
+        "two at a time: {stops:?}"
+    );
 }
 
 /// Where the data of a stateful service is: the nodes of the replicas that it has had.
@@ -207,7 +217,11 @@ fn check_data(before: &ClusterState, after: &ClusterState) {
                 nodes.sort();
                 nodes
             };
-            assert_eq!(nodes(was), nodes(deployment), "{name}/{service} left its data");
+            assert_eq!(
+                nodes(was),
+                nodes(deployment),
+                "{name}/{service} left its data"
+            );
         }
     }
 }
@@ -273,9 +287,7 @@ proptest! {
 }
 
 fn web(cluster: &mut Cluster, service: ServiceSpec) {
-    cluster
-        .deploy(deployment("d", [("web", service)]))
-        .unwrap();
+    cluster.deploy(deployment("d", [("web", service)])).unwrap();
 }
 
 fn hashes(cluster: &Cluster) -> Vec<String> {
@@ -435,7 +447,10 @@ fn regression_a_full_network_is_not_planned_into_for_ever() {
     cluster.settle();
     condition(&mut cluster, node(1), NodeCondition::Unreachable);
     cluster.schedule();
-    assert!(!cluster.schedule(), "addresses rest, so there is nothing to do");
+    assert!(
+        !cluster.schedule(),
+        "addresses rest, so there is nothing to do"
+    );
     cluster.now = cluster.now + REST;
     cluster.settle();
     assert_eq!(hashes(&cluster).len(), ADDRESSES_PER_NETWORK);

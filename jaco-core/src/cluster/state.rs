@@ -17,9 +17,7 @@ use super::deployment::{Deployment, Replica};
 use super::node::Node;
 use super::token::{JoinToken, OperatorToken};
 use crate::error::{Error, ErrorCode};
-use crate::id::{
-    ClusterId, DeploymentName, Identity, MemberId, NetworkName, NodeName, ReplicaId,
-};
+use crate::id::{ClusterId, DeploymentName, Identity, MemberId, NetworkName, NodeName, ReplicaId};
 use crate::time::Timestamp;
 
 /// The version of this structure's meaning; a node that does not know it refuses to start.

@@ -12,6 +12,6 @@ mod usage;
 
 pub(super) use filter::standing;
 pub use filter::{Rejection, reject};
-pub(super) use place::{is_misplaced, place_at, verdicts};
 pub use place::{Demand, place};
+pub(super) use place::{is_misplaced, place_at, verdicts};
 pub use usage::Cluster;

@@ -128,7 +128,14 @@ pub(in crate::scheduler) fn place_at(
     let here = cluster.counts(demand.name)[i];
     let slot = &cluster.nodes[i];
     let co_located = beside.is_none_or(|hosts| hosts.contains(&i));
-    let takes = reject(demand.state, &slot.node, demand.service, here, slot.reserved).is_none();
+    let takes = reject(
+        demand.state,
+        &slot.node,
+        demand.service,
+        here,
+        slot.reserved,
+    )
+    .is_none();
     if co_located && takes {
         cluster.book(demand.name, i, demand.service.reservations);
     }
