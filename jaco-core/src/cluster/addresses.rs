@@ -111,6 +111,12 @@ impl Subnet {
         self.host(1)
     }
 
+    /// How many more replicas it can take at `now`.
+    pub fn free(&self, now: Timestamp) -> usize {
+        let resting = self.resting.values().filter(|until| **until > now).count();
+        ADDRESSES_PER_NETWORK.saturating_sub(self.used.len() + resting)
+    }
+
     fn host(&self, last: u8) -> Ipv4Addr {
         let [a, b, c, _] = self.base.octets();
         Ipv4Addr::new(a, b, c, last)

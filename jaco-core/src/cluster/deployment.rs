@@ -234,6 +234,11 @@ impl Replica {
         }
     }
 
+    /// True when its node has said that nothing of it is left.
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopping && self.observed.state == ReplicaState::Stopped
+    }
+
     /// True when ingress and DNS may name it.
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Active && self.state() == ReplicaState::Running

@@ -4,9 +4,10 @@
 //! node leaves the group only after it could learn of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::NodeCondition;
+use super::node::{Node, NodeCondition};
 use super::state::ClusterState;
 use super::voters::{self, Member};
 use crate::id::{MemberId, NodeName};
@@ -82,7 +83,7 @@ pub fn plan(
         });
         return actions;
     }
-    actions.extend(removal(state, status, unreachable_after));
+    actions.extend(removal(state, status, caught_up, unreachable_after, now));
     if !actions
         .iter()
         .any(|action| matches!(action, Action::ChangeVoters { .. }))
@@ -117,7 +118,13 @@ fn conditions(state: &ClusterState, status: &ConsensusStatus, limit: Duration) -
 }
 
 /// Drops members that the state no longer has, once they know or cannot be told.
-fn removal(state: &ClusterState, status: &ConsensusStatus, limit: Duration) -> Option<Action> {
+fn removal(
+    state: &ClusterState,
+    status: &ConsensusStatus,
+    caught_up: &CaughtUp,
+    limit: Duration,
+    now: Timestamp,
+) -> Option<Action> {
     let known: BTreeSet<MemberId> = state.nodes.values().map(|node| node.member).collect();
     let group = status.voters.union(&status.learners);
     let gone: Vec<MemberId> = group.copied().filter(|id| !known.contains(id)).collect();
@@ -132,24 +139,8 @@ fn removal(state: &ClusterState, status: &ConsensusStatus, limit: Duration) -> O
     if gone.is_empty() || !gone.iter().all(informed) {
         return None;
     }
-    let voters: BTreeSet<MemberId> = status
-        .voters
-        .iter()
-        .copied()
-        .filter(|id| known.contains(id))
-        .collect();
-    let heirs = || {
-        known
-            .iter()
-            .copied()
-            .filter(|id| status.learners.contains(id))
-            .take(1)
-    };
-    let voters = if voters.is_empty() {
-        heirs().collect()
-    } else {
-        voters
-    };
+    let members = members(state, status, caught_up, limit, now);
+    let voters = voters::after_removal(status.me, &members);
     Some(Action::ChangeVoters {
         voters,
         promoted: Vec::new(),
@@ -164,17 +155,7 @@ fn election(
     limit: Duration,
     now: Timestamp,
 ) -> Option<Action> {
-    let members: Vec<Member> = state
-        .nodes
-        .values()
-        .map(|node| Member {
-            id: node.member,
-            name: node.name.clone(),
-            voter: status.voters.contains(&node.member),
-            reachable: !is_silent(status, node.member, limit),
-            caught_up_for: caught_up.duration(node.member, now),
-        })
-        .collect();
+    let members = members(state, status, caught_up, limit, now);
     let voters = voters::next_voters(status.me, &members)?;
     let promoted = members
         .iter()
@@ -186,4 +167,22 @@ fn election(
         promoted,
         drop_others: false,
     })
+}
+
+/// The members of the state as the voter policy sees them.
+fn members(
+    state: &ClusterState,
+    status: &ConsensusStatus,
+    caught_up: &CaughtUp,
+    limit: Duration,
+    now: Timestamp,
+) -> Vec<Member> {
+    let member = |node: &Arc<Node>| Member {
+        id: node.member,
+        name: node.name.clone(),
+        voter: status.voters.contains(&node.member),
+        reachable: !is_silent(status, node.member, limit),
+        caught_up_for: caught_up.duration(node.member, now),
+    };
+    state.nodes.values().map(member).collect()
 }

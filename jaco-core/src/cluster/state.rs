@@ -17,7 +17,7 @@ use super::deployment::{Deployment, Replica};
 use super::node::Node;
 use super::token::{JoinToken, OperatorToken};
 use crate::error::{Error, ErrorCode};
-use crate::id::{ClusterId, DeploymentName, Identity, MemberId, NodeName, ReplicaId};
+use crate::id::{ClusterId, DeploymentName, Identity, MemberId, NetworkName, NodeName, ReplicaId};
 use crate::time::Timestamp;
 
 /// The version of this structure's meaning; a node that does not know it refuses to start.
@@ -144,6 +144,22 @@ impl ClusterState {
             .values()
             .find_map(|deployment| deployment.replicas.get(id))
             .ok_or_else(|| Error::new(ErrorCode::ReplicaNotFound, format!("no replica \"{id}\"")))
+    }
+
+    /// How many more replicas a network of a deployment can take at `now`.
+    pub fn free_addresses(
+        &self,
+        deployment: &DeploymentName,
+        network: &NetworkName,
+        now: Timestamp,
+    ) -> usize {
+        let scope = Scope {
+            deployment: deployment.clone(),
+            network: network.clone(),
+        };
+        self.subnets
+            .get(&scope)
+            .map_or(0, |subnet| subnet.free(now))
     }
 
     /// The member with this number.

@@ -74,6 +74,29 @@ pub fn next_voters(leader: MemberId, members: &[Member]) -> Option<BTreeSet<Memb
     None
 }
 
+/// The voters once those that left the cluster are no longer among the members: an odd number,
+/// so that the loss of one of three does not leave two.
+pub fn after_removal(leader: MemberId, members: &[Member]) -> BTreeSet<MemberId> {
+    let by_name: BTreeMap<&NodeName, &Member> = members.iter().map(|m| (&m.name, m)).collect();
+    let (voters, others): (Vec<&Member>, Vec<&Member>) = by_name.values().partition(|m| m.voter);
+    let mut next: BTreeSet<MemberId> = voters.iter().map(|m| m.id).collect();
+    if next.len() % 2 == 1 {
+        return next;
+    }
+    let ready = |m: &&&Member| m.reachable && m.caught_up_for >= PROMOTE_AFTER;
+    let heir = others.iter().find(ready);
+    if next.is_empty() {
+        let anyone = others.iter().find(|m| m.reachable).or(others.first());
+        next.extend(heir.or(anyone).map(|m| m.id));
+    } else if let (Some(heir), true) = (heir, next.len() < target(members.len())) {
+        next.insert(heir.id);
+    } else {
+        let demoted = demotions(leader, &voters, 1);
+        next.retain(|id| !demoted.contains(id));
+    }
+    next
+}
+
 /// Dead voters go first, then the last by name; never the leader.
 fn demotions(leader: MemberId, voters: &[&Member], count: usize) -> BTreeSet<MemberId> {
     let dead = voters.iter().rev().filter(|m| !m.reachable);

@@ -4,5 +4,7 @@ pub mod explain;
 pub mod placement;
 pub mod plan;
 pub mod restart;
+mod service;
+mod settled;
 
 pub use plan::plan;

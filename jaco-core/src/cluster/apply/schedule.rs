@@ -26,7 +26,7 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             replica,
         } => {
             change(state, deployment, replica, |replica| {
-                replica.phase = Phase::Stopping
+                replica.phase = Phase::Stopping;
             });
         }
         Step::Restart {

@@ -69,7 +69,7 @@ pub fn reject(
 }
 
 /// Reasons that do not depend on load.
-pub(super) fn standing(
+pub(in crate::scheduler) fn standing(
     _state: &ClusterState,
     node: &Node,
     service: &ServiceSpec,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::score::{Score, ring_position, score};
 use super::usage::Cluster;
 use super::{filter, reject};
-use crate::cluster::deployment::{Deployment, Phase};
+use crate::cluster::deployment::Deployment;
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
 use crate::manifest::spec::{NetworkMode, Placement, ServiceSpec};
@@ -112,15 +112,50 @@ fn hosts_beside(demand: &Demand<'_>, cluster: &Cluster) -> Option<BTreeSet<usize
     let NetworkMode::Service(with) = &demand.service.network_mode else {
         return None;
     };
-    let theirs = demand
-        .deployment
-        .replicas_of(with)
-        .filter(|r| r.phase == Phase::Active);
-    Some(
-        theirs
-            .filter_map(|replica| cluster.position(&replica.node))
-            .collect(),
+    Some(cluster.hosts_of(demand.deployment, with))
+}
+
+/// Books one replica on this very node; false when the node does not take it.
+pub(in crate::scheduler) fn place_at(
+    demand: &Demand<'_>,
+    node: &NodeName,
+    cluster: &mut Cluster,
+) -> bool {
+    let Some(i) = cluster.position(node) else {
+        return false;
+    };
+    let beside = hosts_beside(demand, cluster);
+    let here = cluster.counts(demand.name)[i];
+    let slot = &cluster.nodes[i];
+    let co_located = beside.is_none_or(|hosts| hosts.contains(&i));
+    let takes = reject(
+        demand.state,
+        &slot.node,
+        demand.service,
+        here,
+        slot.reserved,
     )
+    .is_none();
+    if co_located && takes {
+        cluster.book(demand.name, i, demand.service.reservations);
+    }
+    co_located && takes
+}
+
+/// True when a replica stands where its service may not run, while some node may run it.
+pub(in crate::scheduler) fn is_misplaced(
+    demand: &Demand<'_>,
+    node: &NodeName,
+    cluster: &Cluster,
+) -> bool {
+    let beside = hosts_beside(demand, cluster);
+    let suits = |i: usize| {
+        beside.as_ref().is_none_or(|hosts| hosts.contains(&i))
+            && filter::standing(demand.state, &cluster.nodes[i].node, demand.service).is_none()
+    };
+    let stands_well = cluster.position(node).is_some_and(suits);
+    let global = demand.service.placement == Placement::Global;
+    !stands_well && (global || (0..cluster.nodes.len()).any(suits))
 }
 
 /// For each node, why it would or would not take one more replica of the service.

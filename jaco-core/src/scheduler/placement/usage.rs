@@ -1,9 +1,9 @@
 //! What every node holds already, indexed for placing many replicas in one plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::cluster::deployment::{Deployment, Replica};
+use crate::cluster::deployment::{Deployment, Phase};
 use crate::cluster::node::Node;
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
@@ -17,6 +17,8 @@ pub struct Cluster {
     index: BTreeMap<NodeName, usize>,
     /// Replicas of the deployment in hand, per node and service.
     per_service: BTreeMap<ServiceName, Vec<u32>>,
+    /// Where this plan has placed replicas of the deployment in hand.
+    booked: Vec<(ServiceName, usize)>,
 }
 
 /// One node as placement sees it.
@@ -50,8 +52,10 @@ impl Cluster {
             nodes,
             index,
             per_service: BTreeMap::new(),
+            booked: Vec::new(),
         };
-        for replica in state.replicas() {
+        // What has stopped takes nothing, so that this plan can use its room.
+        for replica in state.replicas().filter(|replica| !replica.is_stopped()) {
             if let Some(i) = cluster.index.get(&replica.node).copied() {
                 add(&mut cluster.nodes[i].reserved, replica.reserved);
             }
@@ -62,10 +66,11 @@ impl Cluster {
     /// Turns to a deployment: its replicas are counted per node and service.
     pub fn enter(&mut self, deployment: &Deployment) {
         self.per_service.clear();
+        self.booked.clear();
         for slot in &mut self.nodes {
             slot.deployment_count = 0;
         }
-        for replica in deployment.replicas.values() {
+        for replica in deployment.replicas.values().filter(|r| !r.is_stopped()) {
             if let Some(i) = self.index.get(&replica.node).copied() {
                 self.count(&replica.service, i);
             }
@@ -78,20 +83,18 @@ impl Cluster {
         (0..self.nodes.len()).filter(passes).collect()
     }
 
-    /// Frees what a replica held that this plan gives up.
-    pub fn take_back(&mut self, replica: &Replica) {
-        if let Some(i) = self.index.get(&replica.node).copied() {
-            let slot = &mut self.nodes[i];
-            slot.reserved.cpu_millis -= replica.reserved.cpu_millis.min(slot.reserved.cpu_millis);
-            slot.reserved.memory_bytes -= replica
-                .reserved
-                .memory_bytes
-                .min(slot.reserved.memory_bytes);
-            slot.deployment_count = slot.deployment_count.saturating_sub(1);
-            if let Some(counts) = self.per_service.get_mut(&replica.service) {
-                counts[i] = counts[i].saturating_sub(1);
-            }
-        }
+    /// The nodes where a service has an active replica, those of this plan included.
+    pub(super) fn hosts_of(
+        &self,
+        deployment: &Deployment,
+        service: &ServiceName,
+    ) -> BTreeSet<usize> {
+        let active = deployment
+            .replicas_of(service)
+            .filter(|replica| replica.phase == Phase::Active)
+            .filter_map(|replica| self.position(&replica.node));
+        let booked = self.booked.iter().filter(|(name, _)| name == service);
+        active.chain(booked.map(|(_, i)| *i)).collect()
     }
 
     /// How many replicas of a service each node holds.
@@ -106,6 +109,7 @@ impl Cluster {
     pub(super) fn book(&mut self, service: &ServiceName, i: usize, demand: Resources) {
         add(&mut self.nodes[i].reserved, demand);
         self.count(service, i);
+        self.booked.push((service.clone(), i));
     }
 
     fn count(&mut self, service: &ServiceName, i: usize) {
