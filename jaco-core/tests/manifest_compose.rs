@@ -1,4 +1,5 @@
 //! What the honoured keys become.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The client's side: variables, env files, extends, include, contents, profiles.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 mod support;
 

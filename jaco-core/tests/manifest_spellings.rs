@@ -1,4 +1,5 @@
 //! Which changes of a file change a spec hash, and which do not.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 mod support;
 

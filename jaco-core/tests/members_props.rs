@@ -1,4 +1,5 @@
 //! Group membership: one change at a time, and nobody leaves before hearing of it.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,7 +37,7 @@ impl Group {
             applied: 1,
             voters: voters.iter().copied().collect(),
             learners: learners.iter().copied().collect(),
-            followers: others.map(|id| (*id, follower.clone())).collect(),
+            followers: others.map(|id| (*id, *follower)).collect(),
         };
         let mut group = Self {
             status,

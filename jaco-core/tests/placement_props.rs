@@ -1,4 +1,5 @@
 //! Placement: who is chosen, who is refused and why.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::collections::BTreeMap;
 

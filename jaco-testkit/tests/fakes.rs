@@ -1,4 +1,5 @@
 //! The fakes keep the promises of their ports.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::sync::Arc;
 use std::time::Duration;

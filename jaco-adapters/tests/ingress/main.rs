@@ -1,4 +1,5 @@
 //! The ingress on real sockets: what a client and an upstream see of it.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 mod contract;
 mod forwarding;
