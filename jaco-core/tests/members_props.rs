@@ -37,7 +37,7 @@ impl Group {
             applied: 1,
             voters: voters.iter().copied().collect(),
             learners: learners.iter().copied().collect(),
-            followers: others.map(|id| (*id, *follower)).collect(),
+            followers: others.map(|id| (*id, follower)).collect(),
         };
         let mut group = Self {
             status,
