@@ -13,12 +13,17 @@ use jaco_core::node::report::{self, Local, Work};
 use jaco_core::ports::container_runtime::{ContainerStatus, ObservedContainer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use super::starts::Starts;
 use super::{Member, SAFETY_TICK};
 
 /// A probe that takes longer counts as refused.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(150);
+
+/// Looks are no closer together than this: the engine sends several events per container, and
+/// a look asks it about every container.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the driver and its tasks share.
 pub(super) struct Shared {
@@ -44,7 +49,10 @@ pub(crate) async fn run(member: Arc<Member>) {
     });
     tokio::spawn(watch_engine(Arc::clone(&shared)));
     let starts = Arc::new(Starts::new(Arc::clone(&shared)));
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        looks.tick().await;
         let state = member.state();
         let desired = containers::desired(&state, &member.name);
         let observed = match member.runtime.observe(&member.cluster).await {
