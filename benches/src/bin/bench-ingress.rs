@@ -92,13 +92,15 @@ fn run(
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("{program} did not start"))?;
-    let running = Running(child);
+    let mut running = Running(child);
     let start = Instant::now();
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         ensure!(
             start.elapsed() < START_LIMIT,
             "{program} does not listen on {port}"
         );
+        let ended = running.0.try_wait()?;
+        ensure!(ended.is_none(), "{program} ended: {ended:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(running)
@@ -224,7 +226,7 @@ fn haproxy_config(port: u16, backend: u16) -> String {
 
 fn caddy_config(port: u16, backend: u16) -> String {
     format!(
-        "{{\n  admin off\n  auto_https off\n  persist_config off\n}}\n\
+        "{{\n  admin off\n  auto_https off\n}}\n\
          http://{HOST}:{port} {{\n  bind 127.0.0.1\n\
          \x20 reverse_proxy 127.0.0.1:{backend} {{\n\
          \x20   header_up X-Request-Id {{http.request.uuid}}\n  }}\n}}\n"
@@ -307,13 +309,11 @@ fn wrk(proxy: &Proxy, connections: usize, seconds: usize) -> Result<Sample> {
     })
 }
 
+/// The second word of the line whose first is `label`.
 fn word_after<'a>(text: &'a str, label: &str) -> Result<&'a str> {
-    let (_, rest) = text
-        .split_once(label)
-        .with_context(|| format!("no {label} from wrk"))?;
-    rest.split_whitespace()
-        .next()
-        .context("wrk's output ends early")
+    let mut lines = text.lines().map(str::split_whitespace);
+    let found = lines.find_map(|mut words| (words.next()? == label).then(|| words.next())?);
+    found.with_context(|| format!("no {label} from wrk"))
 }
 
 /// wrk prints `12.34us`, `1.23ms` or `1.23s`.
