@@ -26,11 +26,11 @@ pub(super) enum Purpose {
     Tcp(u16),
 }
 
-/// A listener on its way to its worker. It is closed when the sender of `open` is dropped.
+/// A listener on its way to its worker. It is closed when `open` becomes false.
 pub(super) struct Opened {
     pub(super) purpose: Purpose,
     pub(super) listener: StdListener,
-    pub(super) open: watch::Receiver<()>,
+    pub(super) open: watch::Receiver<bool>,
 }
 
 /// Opens one socket per worker on the same address. `SO_REUSEPORT` lets the kernel spread
@@ -84,6 +84,9 @@ pub(super) async fn accept(worker: Rc<Worker>, opened: Opened) {
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
         serve(&worker, purpose, stream, peer);
     }
+    // In this order: whoever sees the receiver gone may open the address again.
+    drop(listener);
+    drop(open);
 }
 
 fn serve(worker: &Rc<Worker>, purpose: Purpose, stream: TcpStream, peer: SocketAddr) {

@@ -39,8 +39,8 @@ pub use limits::Limits;
 use listener::{Opened, Purpose};
 use live::Live;
 
-/// How often a listener that failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+/// How often a listener that could not be opened is tried again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The ingress of one node, on hyper. Dropping it closes every listener and connection.
 pub struct HyperIngress {
@@ -59,13 +59,15 @@ struct Control {
 #[derive(Default)]
 struct Listeners {
     open: BTreeMap<Purpose, Listening>,
+    /// Told to close; the accept loops hold their sockets for a moment longer.
+    closing: BTreeMap<Purpose, Listening>,
     failed: BTreeMap<Purpose, String>,
 }
 
 struct Listening {
     address: SocketAddr,
-    /// The accept loops end when this is dropped.
-    _open: watch::Sender<()>,
+    /// The accept loops end when this is false, and drop their receivers after their sockets.
+    open: watch::Sender<bool>,
 }
 
 impl HyperIngress {
@@ -146,10 +148,11 @@ impl Control {
 
     fn reconcile(&self, listeners: &mut Listeners) {
         let wanted = wanted(&self.table.load().routes);
-        listeners.open.retain(|purpose, _| wanted.contains(purpose));
+        listeners.close_all_but(&wanted);
         listeners.failed.clear();
         for purpose in wanted {
-            if listeners.open.contains_key(&purpose) {
+            let busy = [&listeners.open, &listeners.closing];
+            if busy.iter().any(|those| those.contains_key(&purpose)) {
                 continue;
             }
             match self.open(purpose) {
@@ -166,7 +169,7 @@ impl Control {
             return Err(std::io::Error::other("no ingress worker is running"));
         };
         let address = first.local_addr()?;
-        let (open, closing) = watch::channel(());
+        let (open, closing) = watch::channel(true);
         for (worker, listener) in workers.iter().zip(sockets) {
             let open = closing.clone();
             // A worker that is gone closes its socket, and its share goes to the others.
@@ -176,10 +179,7 @@ impl Control {
                 open,
             });
         }
-        Ok(Listening {
-            address,
-            _open: open,
-        })
+        Ok(Listening { address, open })
     }
 
     fn address(&self, purpose: Purpose) -> SocketAddr {
@@ -200,6 +200,25 @@ impl Control {
     }
 }
 
+impl Listeners {
+    fn close_all_but(&mut self, wanted: &BTreeSet<Purpose>) {
+        self.closing
+            .retain(|_, listening| !listening.open.is_closed());
+        let unwanted = self
+            .open
+            .extract_if(.., |purpose, _| !wanted.contains(purpose));
+        for (purpose, listening) in unwanted {
+            let _ = listening.open.send(false);
+            self.closing.insert(purpose, listening);
+        }
+    }
+
+    /// Something is to be done that could not be done at once.
+    fn unfinished(&self) -> bool {
+        !self.failed.is_empty() || !self.closing.is_empty()
+    }
+}
+
 /// The listeners that a table needs.
 fn wanted(table: &RouteTable) -> BTreeSet<Purpose> {
     let tcp = table
@@ -213,8 +232,8 @@ fn wanted(table: &RouteTable) -> BTreeSet<Purpose> {
     wanted
 }
 
-/// Tries failed listeners again for as long as the ingress exists: what held the address may
-/// have gone, and the table that wants it does not change for that.
+/// Tries again for as long as the ingress exists what did not succeed: whoever held an address
+/// may have gone, and the table that wants it does not change for that.
 async fn retry(control: Weak<Control>) {
     loop {
         tokio::time::sleep(RETRY).await;
@@ -222,7 +241,7 @@ async fn retry(control: Weak<Control>) {
             return;
         };
         let mut listeners = control.listeners();
-        if !listeners.failed.is_empty() {
+        if listeners.unfinished() {
             control.reconcile(&mut listeners);
         }
     }

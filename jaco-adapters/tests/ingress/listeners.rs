@@ -130,3 +130,21 @@ fn dropping_the_ingress_frees_its_addresses() {
     assert!(client.ended());
     assert!(!listens(address));
 }
+
+#[test]
+fn an_address_that_is_wanted_again_at_once_is_no_failure() {
+    let upstream = Upstream::text("one");
+    let published = free_port();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, published));
+    let rig = Rig::new();
+    for _ in 0..5 {
+        rig.change(|table| {
+            table
+                .ports
+                .insert(tcp(published), port(&[upstream.address]));
+        });
+        assert!(rig.ingress.failed_listeners().is_empty());
+        until("the port is open", || listens(address));
+        rig.change(|table| table.ports.clear());
+    }
+}
