@@ -42,8 +42,8 @@ impl SimNode {
         }
     }
 
-    /// Applies what is committed.
-    pub fn apply_committed(&mut self) {
+    /// Applies what is committed. True when there was anything.
+    pub fn apply_committed(&mut self) -> bool {
         let applied = usize::try_from(self.state.index).unwrap_or(usize::MAX);
         for i in applied..self.raft.commit {
             let proposal = Proposal::clone(&self.raft.log[i].proposal);
@@ -51,6 +51,7 @@ impl SimNode {
             // A refusal is an answer to the client; the state is what counts here.
             let _ = apply(&mut self.state, &Entry { index, proposal });
         }
+        applied < self.raft.commit
     }
 
     /// One look of the runtime driver: start, remove, report.
