@@ -5,4 +5,5 @@ pub mod builders;
 pub mod contract;
 pub mod fakes;
 pub mod project;
+pub mod sim;
 pub mod soak;

@@ -39,7 +39,7 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
 /// network mode and attachments, and the definitions of the networks and volumes it uses.
 /// Contents enter through their own hashes. Replicas, placement, routes, published ports,
 /// dependencies and update settings do not enter (spec 02, Spec hash).
-pub(crate) fn spec_hash(
+pub fn spec_hash(
     container: &ContainerSpec,
     network_mode: &NetworkMode,
     networks: &BTreeMap<NetworkName, (&NetworkAttachment, NetworkSpec)>,

@@ -1,0 +1,156 @@
+//! What the core costs: reading manifests, hashing, placing a million replicas, planning again
+//! after a loss, applying entries, writing a snapshot.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use jaco_core::cluster::Command;
+use jaco_core::cluster::node::NodeCondition;
+use jaco_core::id::NodeName;
+use jaco_core::manifest::spec::{NetworkMode, Resources, ServiceSpec};
+use jaco_core::manifest::{Bundle, hash, parse};
+use jaco_core::scheduler::plan;
+use jaco_testkit::builders::{Cluster, deployment, service};
+
+const SERVICES: usize = 1_000;
+const NODES: usize = 10_000;
+const DEPLOYMENTS: usize = 1_000;
+const REPLICAS: u32 = 1_000;
+
+criterion_group! {
+    name = core;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(2));
+    targets = manifests, applying, placing
+}
+criterion_main!(core);
+
+/// A compose file of so many services.
+fn thousand_services() -> Bundle {
+    let mut compose = String::from("services:\n");
+    for n in 0..SERVICES {
+        write!(
+            compose,
+            "  s{n}:\n    image: registry.example/app:{n}\n    environment: {{A: '1', N: '{n}'}}\n    \
+             healthcheck: {{test: [CMD, curl, localhost], interval: 5s, retries: 3}}\n    \
+             ports: ['{}:80']\n    deploy: {{replicas: 2}}\n",
+            10_000 + n
+        )
+        .expect("a string takes everything");
+    }
+    Bundle {
+        jaco: "deployment: shop\n".to_owned(),
+        compose,
+        ..Bundle::default()
+    }
+}
+
+fn manifests(criterion: &mut Criterion) {
+    let bundle = thousand_services();
+    let spec = parse(&bundle).expect("a valid bundle");
+    assert_eq!(spec.services.len(), SERVICES);
+    let mut group = criterion.benchmark_group("manifest");
+    group.throughput(Throughput::Elements(SERVICES as u64));
+    group.bench_function("parse_and_validate_1000_services", |b| {
+        b.iter(|| parse(black_box(&bundle)));
+    });
+    let container = &spec.services["s0"].container;
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("spec_hash", |b| {
+        let (networks, volumes) = (BTreeMap::new(), BTreeMap::new());
+        b.iter(|| {
+            let mode = &NetworkMode::Networks;
+            hash::spec_hash(black_box(container), mode, &networks, &volumes)
+        });
+    });
+    group.finish();
+}
+
+fn applying(criterion: &mut Criterion) {
+    let mut cluster = Cluster::of(10);
+    for number in 0..100 {
+        let spec = deployment(&format!("d{number}"), [("web", service(10, "a"))]);
+        cluster.deploy(spec).expect("a valid deployment");
+    }
+    cluster.settle();
+    let mut group = criterion.benchmark_group("state");
+    group.throughput(Throughput::Elements(1));
+    let mut revision = 0;
+    group.bench_function("apply_one_revision", |b| {
+        b.iter_batched_ref(
+            || cluster.clone(),
+            |cluster| {
+                revision += 1;
+                let web = service(10, &format!("h{revision}"));
+                cluster.deploy(deployment("d50", [("web", web)]))
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    let big = thousand_deployments(10, 10, NetworkMode::Networks);
+    group.throughput(Throughput::Elements(DEPLOYMENTS as u64));
+    group.bench_function("snapshot_1000_deployments", |b| {
+        b.iter(|| serde_json::to_vec(black_box(&big.state)).expect("a plain structure"));
+    });
+    group.finish();
+}
+
+/// So many deployments of one service, none of them placed. Half have a network: a pool has no
+/// more than 256.
+fn thousand_deployments(nodes: usize, replicas: u32, network: NetworkMode) -> Cluster {
+    let mut cluster = Cluster::of(nodes);
+    for number in 1..=nodes {
+        let large = Resources {
+            cpu_millis: 64_000,
+            memory_bytes: 256 << 30,
+        };
+        cluster.report(&format!("n{number}"), large);
+    }
+    for number in 0..DEPLOYMENTS {
+        let mut web = reserving(replicas);
+        if number >= 200 || network == NetworkMode::None {
+            web.networks.clear();
+            web.network_mode = NetworkMode::None;
+        }
+        let spec = deployment(&format!("d{number}"), [("web", web)]);
+        cluster.deploy(spec).expect("a valid deployment");
+    }
+    cluster
+}
+
+fn reserving(replicas: u32) -> ServiceSpec {
+    let mut web = service(replicas, "a");
+    web.reservations = Resources {
+        cpu_millis: 100,
+        memory_bytes: 128 << 20,
+    };
+    web
+}
+
+fn placing(criterion: &mut Criterion) {
+    let mut cluster = thousand_deployments(NODES, REPLICAS, NetworkMode::None);
+    let count = DEPLOYMENTS * REPLICAS as usize;
+    assert_eq!(plan(&cluster.state, cluster.now).len(), count);
+    let mut group = criterion.benchmark_group("scheduler");
+    group.throughput(Throughput::Elements(count as u64));
+    group.bench_function("place_1000000_replicas_on_10000_nodes", |b| {
+        b.iter(|| plan(black_box(&cluster.state), cluster.now));
+    });
+    cluster.schedule();
+    cluster.obey();
+    assert!(!cluster.schedule(), "everything runs");
+    group.bench_function("plan_1000000_replicas_at_rest", |b| {
+        b.iter(|| plan(black_box(&cluster.state), cluster.now));
+    });
+    let (node, condition) = (NodeName::new("n5000"), NodeCondition::Unreachable);
+    cluster.must(Command::NodeCondition { node, condition });
+    group.bench_function("plan_after_the_loss_of_one_node", |b| {
+        b.iter(|| plan(black_box(&cluster.state), cluster.now));
+    });
+    group.finish();
+}

@@ -1,0 +1,439 @@
+//! The simulation: many nodes in one thread under a seed, with faults.
+//!
+//! Each node runs the real `apply` and the real node derivations, the leader the real `plan`;
+//! log, network and engines are models. A step is 200 ms. After every step the invariants are
+//! checked; when the faults are over, everything must come to what was declared.
+
+pub mod engine;
+pub mod invariants;
+pub mod node;
+pub mod raft;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jaco_core::cluster::Command;
+use jaco_core::cluster::members::{self, Action, CaughtUp};
+use jaco_core::id::DeploymentName;
+use jaco_core::manifest::spec::{DeploymentSpec, Mount, MountSource, Placement};
+use jaco_core::ports::consensus::{ConsensusStatus, Follower};
+use jaco_core::scheduler::plan;
+use jaco_core::time::Timestamp;
+
+use self::engine::{Moment, Troubles};
+use self::invariants::{Broken, Witness, shortcomings};
+use self::node::{SimNode, system};
+use self::raft::{Id, Logged, Message, Raft};
+use crate::builders::{Cluster, bundle, deployment, service};
+use crate::soak::Random;
+
+/// Milliseconds a step.
+const STEP: u64 = 200;
+/// Steps with faults.
+const CHAOS: u64 = 400;
+/// Steps to converge in after the last fault: ten minutes, an address rests for one.
+const CALM: u64 = 3_000;
+/// Steps after which a whole cluster has a leader that everyone follows.
+const ELECTED_WITHIN: u64 = 50;
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// What one seed did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Run {
+    pub entries: usize,
+    pub steps: u64,
+}
+
+/// Runs one seed to its end.
+///
+/// # Errors
+/// With the rule that broke and the step at which it did.
+pub fn run(seed: u64) -> Result<Run, Broken> {
+    let mut simulation = Simulation::new(seed);
+    while simulation.step < CHAOS {
+        simulation.disturb();
+        simulation.tick()?;
+    }
+    simulation.calm()?;
+    while simulation.step < CHAOS + CALM {
+        simulation.tick()?;
+        if simulation.step % 10 == 0 && shortcomings(&simulation.nodes).is_empty() {
+            return Ok(Run {
+                entries: simulation.witness.committed(),
+                steps: simulation.step,
+            });
+        }
+    }
+    let missing = shortcomings(&simulation.nodes).join("; ");
+    Err(format!("does not converge in {CALM} steps: {missing}"))
+}
+
+struct Simulation {
+    step: u64,
+    random: Random,
+    nodes: Vec<SimNode>,
+    network: Network,
+    witness: Witness,
+    caught_up: CaughtUp,
+    /// What clients declared last, by deployment; counts up with every change.
+    declared: BTreeMap<&'static str, u32>,
+    calm: bool,
+}
+
+/// Messages under way, and who cannot hear whom.
+#[derive(Default)]
+struct Network {
+    queue: BTreeMap<u64, Vec<(Id, Id, Message)>>,
+    apart: BTreeSet<(Id, Id)>,
+}
+
+impl Network {
+    fn connects(&self, a: Id, b: Id) -> bool {
+        !self.apart.contains(&(a.min(b), a.max(b)))
+    }
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let members = [3, 5][random.below(2)];
+        let formed = Cluster::of(members);
+        let log = formed.log.into_iter().map(|entry| Logged {
+            term: 0,
+            proposal: Arc::new(entry.proposal),
+        });
+        let log: Vec<Logged> = log.collect();
+        let raft = Raft::formed(log);
+        let names = formed.state.nodes.keys().cloned();
+        Self {
+            step: 0,
+            random,
+            nodes: names.map(|name| SimNode::new(name, raft.clone())).collect(),
+            network: Network::default(),
+            witness: Witness::default(),
+            caught_up: CaughtUp::default(),
+            declared: BTreeMap::new(),
+            calm: false,
+        }
+    }
+
+    fn now(&self, node: Id) -> Timestamp {
+        // Clocks differ by up to a second.
+        Timestamp(2_000_000 + self.step * STEP + 137 * node as u64)
+    }
+
+    /// One step of everybody, then the checks.
+    fn tick(&mut self) -> Result<(), Broken> {
+        self.step += 1;
+        self.deliver();
+        self.elect();
+        for id in 0..self.nodes.len() {
+            let news = self.nodes[id].apply_committed();
+            // Drivers wake on news, else now and then.
+            let wakes = news || self.step % 3 == id as u64 % 3;
+            if wakes {
+                self.look(id);
+            }
+            self.lead(id, wakes);
+        }
+        self.witness
+            .check(&self.nodes)
+            .map_err(|broken| format!("step {}: {broken}", self.step))?;
+        for node in &mut self.nodes {
+            node.checked = node.raft.commit;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) {
+        let later = self.network.queue.split_off(&(self.step + 1));
+        let due = std::mem::replace(&mut self.network.queue, later);
+        for (from, to, message) in due.into_values().flatten() {
+            if !self.nodes[to].up || !self.network.connects(from, to) {
+                continue;
+            }
+            let (step, members) = (self.step, self.nodes.len());
+            let raft = &mut self.nodes[to].raft;
+            match message {
+                Message::Propose(command) => {
+                    if raft.leads(to) {
+                        let at = self.now(to);
+                        self.nodes[to].raft.append(system(at, command));
+                    }
+                }
+                Message::Answer { term, held } => raft.answered(from, term, held, step, members),
+                append => {
+                    if let Some(answer) = raft.follow(from, append) {
+                        self.send(to, from, answer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, from: Id, to: Id, message: Message) {
+        let lost = !self.calm && self.random.below(50) == 0;
+        if !lost {
+            let delay = if self.calm {
+                1
+            } else {
+                1 + self.random.below(3) as u64
+            };
+            let queue = self.network.queue.entry(self.step + delay).or_default();
+            queue.push((from, to, message));
+        }
+    }
+
+    /// When no majority hears a leader, some member of a majority with the newest log among its
+    /// voters begins a term.
+    fn elect(&mut self) {
+        let candidate = self.random.below(self.nodes.len());
+        if !self.nodes[candidate].up || self.random.below(4) > 0 || self.hears_a_leader(candidate) {
+            return;
+        }
+        let fresh = self.nodes[candidate].raft.freshness();
+        let votes = |voter: &Id| {
+            self.nodes[*voter].up
+                && self.network.connects(candidate, *voter)
+                && self.nodes[*voter].raft.freshness() <= fresh
+                && (*voter == candidate || !self.hears_a_leader(*voter))
+        };
+        let voters: Vec<Id> = (0..self.nodes.len()).filter(votes).collect();
+        if voters.len() * 2 <= self.nodes.len() {
+            return;
+        }
+        let terms = voters.iter().map(|voter| self.nodes[*voter].raft.term);
+        let term = terms.max().unwrap_or(0) + 1;
+        for voter in voters {
+            self.nodes[voter].raft.vote(term, candidate);
+        }
+        self.caught_up = CaughtUp::default();
+        let others = (0..self.nodes.len()).filter(|id| *id != candidate);
+        let step = self.step;
+        self.nodes[candidate].raft.heard = others.map(|id| (id, step)).collect();
+        let at = self.now(candidate);
+        let command = Command::Lead {
+            node: self.nodes[candidate].name.clone(),
+            term,
+            ipam_pool: jaco_core::cluster::addresses::Pool::parse("10.244.0.0/16")
+                .expect("a valid pool"),
+            audit_retention: 100,
+        };
+        self.nodes[candidate].raft.append(system(at, command));
+    }
+
+    fn hears_a_leader(&self, id: Id) -> bool {
+        let raft = &self.nodes[id].raft;
+        raft.leader.is_some_and(|leader| {
+            let other = &self.nodes[leader];
+            other.up
+                && self.network.connects(id, leader)
+                && other.raft.leads(leader)
+                && other.raft.term == raft.term
+        })
+    }
+
+    /// The runtime driver of a node.
+    fn look(&mut self, id: Id) {
+        let troubles = match self.calm {
+            true => Troubles {
+                pull: 0,
+                start: 0,
+                exit: 0,
+            },
+            false => Troubles {
+                pull: 200,
+                start: 60,
+                exit: 2,
+            },
+        };
+        let now = self.now(id);
+        let mut moment = Moment {
+            step: self.step,
+            now,
+            troubles,
+            random: &mut self.random,
+        };
+        let Some(report) = self.nodes[id].look(&mut moment) else {
+            return;
+        };
+        if let Some(leader) = self.nodes[id].raft.leader {
+            self.send(id, leader, Message::Propose(report));
+        }
+    }
+
+    /// A leader replicates, watches the others and plans.
+    fn lead(&mut self, id: Id, plans: bool) {
+        if !self.nodes[id].up || !self.nodes[id].raft.leads(id) {
+            return;
+        }
+        for other in (0..self.nodes.len()).filter(|other| *other != id) {
+            let message = self.nodes[id].raft.message_to(other);
+            self.send(id, other, message);
+        }
+        let node = &self.nodes[id];
+        if !plans || node.raft.commit < node.raft.log.len() {
+            return;
+        }
+        let now = self.now(id);
+        let status = self.status(id);
+        self.caught_up.update(&status, now);
+        let actions = members::plan(
+            &node.state,
+            &status,
+            &self.caught_up,
+            UNREACHABLE_AFTER,
+            now,
+        );
+        let conditions = actions.into_iter().filter_map(|action| match action {
+            Action::SetCondition { node, condition } => {
+                Some(Command::NodeCondition { node, condition })
+            }
+            _ => None,
+        });
+        let mut commands: Vec<Command> = conditions.collect();
+        let steps = plan(&node.state, now);
+        if !steps.is_empty() {
+            commands.push(Command::Schedule(steps));
+        }
+        for command in commands {
+            self.nodes[id].raft.append(system(now, command));
+        }
+    }
+
+    fn status(&self, id: Id) -> ConsensusStatus {
+        let raft = &self.nodes[id].raft;
+        let member = |other: Id| {
+            let node = self.nodes[id].state.nodes.get(&self.nodes[other].name);
+            node.map_or(0, |node| node.member)
+        };
+        let others = (0..self.nodes.len()).filter(|other| *other != id);
+        let follower = |other: Id| {
+            let heard = raft.heard.get(&other).copied().unwrap_or(0);
+            let silent_for = Duration::from_millis((self.step - heard) * STEP);
+            (
+                member(other),
+                Follower {
+                    lag: raft.lag(other),
+                    silent_for,
+                },
+            )
+        };
+        ConsensusStatus {
+            me: member(id),
+            leader: Some(member(id)),
+            term: raft.term,
+            applied: self.nodes[id].state.index,
+            voters: (0..self.nodes.len()).map(member).collect(),
+            learners: BTreeSet::new(),
+            followers: others.map(follower).collect(),
+        }
+    }
+
+    /// One more fault or wish, now and then.
+    fn disturb(&mut self) {
+        let id = self.random.below(self.nodes.len());
+        match self.random.below(120) {
+            0 if self.nodes[id].up => self.nodes[id].crash(&mut self.random),
+            1..=3 if !self.nodes[id].up => self.nodes[id].restart(),
+            4 => self.isolate(id),
+            5..=7 => self.network.apart.clear(),
+            8..=12 => self.declare(),
+            13 => self.delete(),
+            _ => {}
+        }
+    }
+
+    fn isolate(&mut self, id: Id) {
+        let others = (0..self.nodes.len()).filter(|other| *other != id);
+        let pairs = others.map(|other| (id.min(other), id.max(other)));
+        self.network.apart.extend(pairs);
+    }
+
+    fn declare(&mut self) {
+        let name = ["web", "data", "agent"][self.random.below(3)];
+        *self.declared.entry(name).or_default() += 1;
+        self.propose_declared(name);
+    }
+
+    fn propose_declared(&mut self, name: &'static str) {
+        let revision = self.declared[name];
+        let (bundle, spec) = (Arc::new(bundle()), Arc::new(declared(name, revision)));
+        self.propose(Command::Apply {
+            bundle,
+            spec,
+            privileged: false,
+        });
+    }
+
+    fn delete(&mut self) {
+        let deployment = DeploymentName::new("web");
+        self.propose(Command::Delete { deployment });
+    }
+
+    /// A client hands a command to some leader, which may be a former one.
+    fn propose(&mut self, command: Command) {
+        let leaders = |id: &Id| self.nodes[*id].up && self.nodes[*id].raft.leads(*id);
+        let leaders: Vec<Id> = (0..self.nodes.len()).filter(leaders).collect();
+        if !leaders.is_empty() {
+            let leader = leaders[self.random.below(leaders.len())];
+            let at = self.now(leader);
+            self.nodes[leader].raft.append(system(at, command));
+        }
+    }
+
+    /// The end of the faults. What was declared is declared once more, anew, so that nothing
+    /// stays given up.
+    fn calm(&mut self) -> Result<(), Broken> {
+        self.calm = true;
+        self.network.apart.clear();
+        for node in self.nodes.iter_mut().filter(|node| !node.up) {
+            node.restart();
+        }
+        for _ in 0..ELECTED_WITHIN {
+            self.tick()?;
+        }
+        let names: Vec<&'static str> = self.declared.keys().copied().collect();
+        for name in names {
+            *self.declared.entry(name).or_default() += 1;
+            self.propose_declared(name);
+        }
+        Ok(())
+    }
+}
+
+/// `web`: spread replicas; `data`: one with a volume, and its client; `agent`: on every node.
+fn declared(name: &str, revision: u32) -> DeploymentSpec {
+    let hash = format!("{name}{revision}");
+    match name {
+        "data" => {
+            let mut store = service(1, &hash);
+            let source = MountSource::Volume {
+                key: "data".to_owned(),
+                nocopy: false,
+                subpath: None,
+            };
+            let target = "/data".to_owned();
+            store.container.mounts = vec![Mount {
+                target,
+                source,
+                read_only: false,
+            }];
+            deployment(
+                name,
+                [
+                    ("store", store),
+                    ("client", service(revision % 3, "client")),
+                ],
+            )
+        }
+        "agent" => {
+            let mut agent = service(0, &hash);
+            agent.placement = Placement::Global;
+            deployment(name, [("agent", agent)])
+        }
+        _ => deployment(name, [("web", service(1 + revision % 5, &hash))]),
+    }
+}
