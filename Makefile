@@ -18,7 +18,7 @@ deps: ## Install the Debian packages that demo, tests and lab need
 
 .PHONY: build
 build: ## Build jaco, jacod and jaco-lab
-	@$(CARGO) build --quiet -p jaco-bin -p jaco-testkit
+	@$(CARGO) build --quiet --workspace --bins
 
 .PHONY: demo
 demo: deps build ## Bring up a cluster and fetch a page through it (NODES=3 for three hosts)
@@ -37,7 +37,7 @@ test: deps ## Run every check and test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
-	$(CARGO) build -p jaco-bin -p jaco-testkit
+	$(CARGO) build --workspace
 	$(CARGO) $(TESTS) --workspace
 	$(CARGO) test --doc --workspace --quiet
 
@@ -53,3 +53,9 @@ soak: deps build ## Kill random daemons under a stream of applies (ROUNDS=200)
 bench-apply: deps ## Time from apply to running containers, beside Docker Swarm
 	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
 	@JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-apply
+
+.PHONY: bench-ingress
+bench-ingress: ## The ingress beside nginx, HAProxy and Caddy, one worker each
+	@packaging/install-deps.sh bench
+	@$(CARGO) build --quiet --release -p jaco-benches
+	@target/release/bench-ingress

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
-use jaco_core::cluster::deployment::{Replica, ReplicaState};
+use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
 use jaco_core::id::{NodeName, ReplicaId};
 use jaco_core::manifest::spec::{
     Condition, Dependency, Healthcheck, NetworkAttachment, ServiceKind,
@@ -98,8 +98,9 @@ proptest! {
             }
         }
         prop_assert_eq!(containers::diff(&desired, &engine), vec![]);
-        let active = desired.values().filter(|d| d.replica.phase == jaco_core::cluster::deployment::Phase::Active);
-        prop_assert_eq!(engine.len(), active.count());
+        let is_active = |wanted: &&containers::Desired| wanted.replica.phase == Phase::Active;
+        let active = desired.values().filter(is_active).count();
+        prop_assert_eq!(engine.len(), active);
     }
 
     #[test]
@@ -134,8 +135,8 @@ proptest! {
     ) {
         let mut cluster = Cluster::of(1);
         let mut web = service(1, "a");
-        let names = networks.iter().map(|name| (name.as_str().into(), NetworkAttachment::default()));
-        web.networks = names.collect();
+        let attached = |name: &String| (name.as_str().into(), NetworkAttachment::default());
+        web.networks = networks.iter().map(attached).collect();
         cluster.deploy(deployment("d", [("web", web)])).unwrap();
         cluster.settle();
         let desired = bridges::desired(&cluster.state, &only_node());
@@ -155,7 +156,9 @@ proptest! {
             let interface = known.map_or_else(String::new, |bridge| bridge.interface.clone());
             engine.insert(name.clone(), ObservedBridge { engine_name: name, interface, subnet });
         }
-        let list = |engine: &BTreeMap<_, ObservedBridge>| engine.values().cloned().collect::<Vec<_>>();
+        let list = |engine: &BTreeMap<_, ObservedBridge>| -> Vec<ObservedBridge> {
+            engine.values().cloned().collect()
+        };
         for action in bridges::diff(&desired, &list(&engine)) {
             match action {
                 bridges::Action::Remove(name) => drop(engine.remove(&name)),

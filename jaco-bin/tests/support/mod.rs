@@ -49,7 +49,8 @@ pub fn containers(host: &Host) -> BTreeMap<String, String> {
 pub fn deploy_web(bed: &Bed, project: &Project, replicas: usize) {
     let route = "{domain: web.example.com, service: web, port: 80, tls: off}";
     let jaco = format!(
-        "deployment: web\nroutes:\n  - {route}\nservices:\n  - {{name: web, replicas: {replicas}}}\n"
+        "deployment: web\nroutes:\n  - {route}\nservices:\n  \
+         - {{name: web, replicas: {replicas}}}\n"
     );
     let compose = format!("services:\n  web:\n    image: {}\n", bed.image("web:1"));
     project
