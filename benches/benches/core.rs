@@ -93,7 +93,7 @@ fn applying(criterion: &mut Criterion) {
             BatchSize::LargeInput,
         );
     });
-    let big = thousand_deployments(10, 10, NetworkMode::Networks);
+    let big = thousand_deployments(10, 10, &NetworkMode::Networks);
     group.throughput(Throughput::Elements(DEPLOYMENTS as u64));
     group.bench_function("snapshot_1000_deployments", |b| {
         b.iter(|| serde_json::to_vec(black_box(&big.state)).expect("a plain structure"));
@@ -103,7 +103,7 @@ fn applying(criterion: &mut Criterion) {
 
 /// So many deployments of one service, none of them placed. Half have a network: a pool has no
 /// more than 256.
-fn thousand_deployments(nodes: usize, replicas: u32, network: NetworkMode) -> Cluster {
+fn thousand_deployments(nodes: usize, replicas: u32, network: &NetworkMode) -> Cluster {
     let mut cluster = Cluster::of(nodes);
     for number in 1..=nodes {
         let large = Resources {
@@ -114,7 +114,7 @@ fn thousand_deployments(nodes: usize, replicas: u32, network: NetworkMode) -> Cl
     }
     for number in 0..DEPLOYMENTS {
         let mut web = reserving(replicas);
-        if number >= 200 || network == NetworkMode::None {
+        if number >= 200 || *network == NetworkMode::None {
             web.networks.clear();
             web.network_mode = NetworkMode::None;
         }
@@ -134,7 +134,7 @@ fn reserving(replicas: u32) -> ServiceSpec {
 }
 
 fn placing(criterion: &mut Criterion) {
-    let mut cluster = thousand_deployments(NODES, REPLICAS, NetworkMode::None);
+    let mut cluster = thousand_deployments(NODES, REPLICAS, &NetworkMode::None);
     let count = DEPLOYMENTS * REPLICAS as usize;
     assert_eq!(plan(&cluster.state, cluster.now).len(), count);
     let mut group = criterion.benchmark_group("scheduler");
