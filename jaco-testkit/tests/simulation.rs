@@ -1,5 +1,6 @@
 //! Runs the simulation over many seeds. `JACO_SIM_SEED=<n>` replays one, `JACO_SIM_SEEDS=<n>`
 //! says how many.
+#![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::thread;
 
