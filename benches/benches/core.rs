@@ -93,16 +93,19 @@ fn applying(criterion: &mut Criterion) {
             BatchSize::LargeInput,
         );
     });
-    let big = thousand_deployments(10, 10, &NetworkMode::Networks);
+    let mut big = thousand_deployments(10, 3, &NetworkMode::Networks);
+    big.schedule();
+    big.obey();
+    assert_eq!(big.state.replicas().count(), 3 * DEPLOYMENTS);
     group.throughput(Throughput::Elements(DEPLOYMENTS as u64));
-    group.bench_function("snapshot_1000_deployments", |b| {
+    group.bench_function("snapshot_1000_deployments_of_3_replicas", |b| {
         b.iter(|| serde_json::to_vec(black_box(&big.state)).expect("a plain structure"));
     });
     group.finish();
 }
 
-/// So many deployments of one service, none of them placed. Half have a network: a pool has no
-/// more than 256.
+/// So many deployments of one service, none of them placed. At most 200 have a network: a pool
+/// has no more than 256.
 fn thousand_deployments(nodes: usize, replicas: u32, network: &NetworkMode) -> Cluster {
     let mut cluster = Cluster::of(nodes);
     for number in 1..=nodes {
@@ -114,7 +117,7 @@ fn thousand_deployments(nodes: usize, replicas: u32, network: &NetworkMode) -> C
     }
     for number in 0..DEPLOYMENTS {
         let mut web = reserving(replicas);
-        if number >= 200 || *network == NetworkMode::None {
+        if number < DEPLOYMENTS - 200 || *network == NetworkMode::None {
             web.networks.clear();
             web.network_mode = NetworkMode::None;
         }

@@ -31,7 +31,7 @@ use crate::soak::Random;
 /// Milliseconds a step.
 const STEP: u64 = 200;
 /// Steps with faults.
-const CHAOS: u64 = 400;
+const CHAOS: u64 = 300;
 /// Steps to converge in after the last fault: ten minutes, an address rests for one.
 const CALM: u64 = 3_000;
 /// Steps after which a whole cluster has a leader that everyone follows.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use crate::cluster::deployment::{Deployment, Phase};
 use crate::cluster::node::Node;
 use crate::cluster::state::ClusterState;
@@ -14,7 +16,8 @@ use super::filter;
 /// The nodes in name order with their present load. Kept up to date while a plan is made.
 pub struct Cluster {
     pub(super) nodes: Vec<Slot>,
-    index: BTreeMap<NodeName, usize>,
+    /// Looked up once a replica, never walked.
+    index: IndexMap<NodeName, usize>,
     /// Replicas of the deployment in hand, per node and service.
     per_service: BTreeMap<ServiceName, Vec<u32>>,
     /// Where this plan has placed replicas of the deployment in hand.
