@@ -1,0 +1,68 @@
+//! `jacod.yaml`: a closed schema; what is wrong is named (spec 11).
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
+use jaco_bin::daemon::config::{Environment, parse};
+use jaco_core::error::ErrorCode;
+use proptest::prelude::*;
+
+fn environment() -> Environment {
+    Environment {
+        hostname: "node-1".to_owned(),
+        addresses: vec!["10.1.2.3".parse().unwrap(), "8.8.8.8".parse().unwrap()],
+        ..Environment::default()
+    }
+}
+
+#[test]
+fn every_key_has_a_default() {
+    let config = parse("", &environment()).unwrap();
+    assert_eq!(config.hostname, "node-1");
+    assert_eq!(config.api_address(), "10.1.2.3:7000");
+    assert_eq!(config.cluster_address(), "10.1.2.3:7001");
+    assert_eq!(config.ipam_pool.to_string(), "10.244.0.0/16");
+    assert_eq!(config.audit_retention, 10_000);
+}
+
+#[test]
+fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
+    let cases = [
+        ("colour: red", "colour"),
+        // A key whose feature comes later is unknown until then.
+        ("wg_port: 51820", "wg_port"),
+        ("listen_addr: nonsense", "listen_addr"),
+        ("listen_addr: 10.1.2.3:7001", "cluster_addr"),
+        ("cluster_addr: 10.1.2.3", "cluster_addr"),
+        ("http_addr: nowhere", "http_addr"),
+        ("docker_host: tcp://10.0.0.1:2375", "docker_host"),
+        ("ipam_pool: 10.244.0.0/24", "ipam_pool"),
+        ("node_unreachable_after: soon", "node_unreachable_after"),
+        ("node_unreachable_after: 0s", "node_unreachable_after"),
+        ("hostname: 'a b'", "hostname"),
+        ("log_level: loud", "log_level"),
+    ];
+    for (text, key) in cases {
+        let error = parse(text, &environment()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ConfigInvalid, "{text}");
+        assert!(error.message.contains(key), "{text}: {}", error.message);
+    }
+}
+
+#[test]
+fn the_control_plane_is_not_put_on_a_public_or_ambiguous_address() {
+    let mut environment = environment();
+    environment.addresses = vec!["8.8.8.8".parse().unwrap()];
+    assert_eq!(parse("", &environment).unwrap_err().code, ErrorCode::ConfigInvalid);
+    environment.addresses =
+        vec!["10.0.0.1".parse().unwrap(), "192.168.0.1".parse().unwrap()];
+    let error = parse("", &environment).unwrap_err();
+    assert_eq!(error.details["candidates"], "10.0.0.1, 192.168.0.1");
+    let named = parse("listen_addr: 8.8.8.8:7000\ncluster_addr: 8.8.8.8:7001", &environment);
+    assert_eq!(named.unwrap().api_address(), "8.8.8.8:7000");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_daemon_panic(text in "\\PC{0,200}") {
+        let _ = parse(&text, &environment());
+    }
+}
