@@ -1,5 +1,5 @@
 //! The manifests under `examples/` resolve without a finding.
-#![allow(clippy::disallowed_methods)] // a test may read files
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // a test may read files
 
 mod support;
 

@@ -36,7 +36,7 @@ impl Group {
             applied: 1,
             voters: voters.iter().copied().collect(),
             learners: learners.iter().copied().collect(),
-            followers: others.map(|id| (*id, follower.clone())).collect(),
+            followers: others.map(|id| (*id, follower)).collect(),
         };
         let mut group = Self {
             status,

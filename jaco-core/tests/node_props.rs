@@ -1,4 +1,5 @@
 //! One node: its diffs converge, leave alone what is right, and its health rules hold.
+#![allow(clippy::unwrap_used)] // helpers of tests, too, say no more than that it failed
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Placement: who is chosen, who is refused and why.
+#![allow(clippy::unwrap_used)] // helpers of tests, too, say no more than that it failed
 
 use std::collections::BTreeMap;
 

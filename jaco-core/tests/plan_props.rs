@@ -1,4 +1,5 @@
 //! `plan`: repeatable, one step at a time, and never away from the data.
+#![allow(clippy::unwrap_used)] // helpers of tests, too, say no more than that it failed
 
 use std::collections::BTreeMap;
 use std::time::Duration;

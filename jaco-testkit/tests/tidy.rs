@@ -1,4 +1,5 @@
 //! Architecture and house rules, held by tests (ARCHITECTURE.md, "Invariants").
+#![allow(clippy::unwrap_used)] // helpers of tests, too, say no more than that it failed
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -59,7 +59,7 @@ pub fn run(seed: u64) -> Result<Run, Broken> {
     simulation.calm()?;
     while simulation.step < CHAOS + CALM {
         simulation.tick()?;
-        if simulation.step % 10 == 0 && shortcomings(&simulation.nodes).is_empty() {
+        if simulation.step.is_multiple_of(10) && shortcomings(&simulation.nodes).is_empty() {
             return Ok(Run {
                 entries: simulation.witness.committed(),
                 steps: simulation.step,
