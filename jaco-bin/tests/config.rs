@@ -51,12 +51,17 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
 fn the_control_plane_is_not_put_on_a_public_or_ambiguous_address() {
     let mut environment = environment();
     environment.addresses = vec!["8.8.8.8".parse().unwrap()];
-    assert_eq!(parse("", &environment).unwrap_err().code, ErrorCode::ConfigInvalid);
-    environment.addresses =
-        vec!["10.0.0.1".parse().unwrap(), "192.168.0.1".parse().unwrap()];
+    assert_eq!(
+        parse("", &environment).unwrap_err().code,
+        ErrorCode::ConfigInvalid
+    );
+    environment.addresses = vec!["10.0.0.1".parse().unwrap(), "192.168.0.1".parse().unwrap()];
     let error = parse("", &environment).unwrap_err();
     assert_eq!(error.details["candidates"], "10.0.0.1, 192.168.0.1");
-    let named = parse("listen_addr: 8.8.8.8:7000\ncluster_addr: 8.8.8.8:7001", &environment);
+    let named = parse(
+        "listen_addr: 8.8.8.8:7000\ncluster_addr: 8.8.8.8:7001",
+        &environment,
+    );
     assert_eq!(named.unwrap().api_address(), "8.8.8.8:7000");
 }
 

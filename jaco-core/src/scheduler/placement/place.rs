@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::score::{Score, ring_position, score};
-use super::usage::Cluster;
+use super::usage::{Cluster, Slot};
 use super::{filter, reject};
 use crate::cluster::deployment::Deployment;
 use crate::cluster::state::ClusterState;
@@ -54,19 +54,27 @@ struct Candidates {
 
 impl Candidates {
     fn of(demand: &Demand<'_>, cluster: &mut Cluster) -> Self {
-        let mut candidates = Self {
-            by_score: BTreeMap::new(),
-            count: 0,
-        };
         let beside = hosts_beside(demand, cluster);
-        for i in 0..cluster.nodes.len() {
+        let counts = cluster.counts(demand.name).to_vec();
+        // In ring order, so that each set is built from a sorted list.
+        let mut by_score: BTreeMap<Score, Vec<(u64, usize)>> = BTreeMap::new();
+        for i in cluster.by_ring.iter().copied() {
             let co_located = beside.as_ref().is_none_or(|hosts| hosts.contains(&i));
-            let node = &cluster.nodes[i].node;
-            if co_located && filter::standing(demand.state, node, demand.service).is_none() {
-                candidates.offer(demand, cluster, i);
+            let slot = &cluster.nodes[i];
+            if co_located
+                && filter::standing(demand.state, &slot.node, demand.service).is_none()
+                && let Some(score) = score_if_room(demand, slot, counts[i])
+            {
+                by_score.entry(score).or_default().push((slot.ring, i));
             }
         }
-        candidates
+        Self {
+            count: by_score.values().map(Vec::len).sum(),
+            by_score: by_score
+                .into_iter()
+                .map(|(score, nodes)| (score, nodes.into_iter().collect()))
+                .collect(),
+        }
     }
 
     fn len(&self) -> usize {
@@ -77,12 +85,9 @@ impl Candidates {
     fn offer(&mut self, demand: &Demand<'_>, cluster: &mut Cluster, i: usize) {
         let here = cluster.counts(demand.name)[i];
         let slot = &cluster.nodes[i];
-        if filter::room(&slot.node, demand.service, here, slot.reserved).is_none() {
-            let score = score(&demand.service.placement, slot, here);
-            self.by_score
-                .entry(score)
-                .or_default()
-                .insert((slot.ring, i));
+        if let Some(score) = score_if_room(demand, slot, here) {
+            let nodes = self.by_score.entry(score).or_default();
+            nodes.insert((slot.ring, i));
             self.count += 1;
         }
     }
@@ -105,6 +110,12 @@ impl Candidates {
         self.count -= 1;
         Some(next.1)
     }
+}
+
+/// The score of a node that has room for one more replica.
+fn score_if_room(demand: &Demand<'_>, slot: &Slot, here: u32) -> Option<Score> {
+    let full = filter::room(&slot.node, demand.service, here, slot.reserved).is_some();
+    (!full).then(|| score(&demand.service.placement, slot, here))
 }
 
 /// The nodes that hold the service whose network this one shares; `None` when it shares none.

@@ -18,6 +18,8 @@ pub struct Cluster {
     pub(super) nodes: Vec<Slot>,
     /// Looked up once a replica, never walked.
     index: IndexMap<NodeName, usize>,
+    /// The nodes in the order of the ring.
+    pub(super) by_ring: Vec<usize>,
     /// Replicas of the deployment in hand, per node and service.
     per_service: BTreeMap<ServiceName, Vec<u32>>,
     /// Where this plan has placed replicas of the deployment in hand.
@@ -51,9 +53,12 @@ impl Cluster {
             .enumerate()
             .map(|(i, name)| (name, i))
             .collect();
+        let mut by_ring: Vec<usize> = (0..nodes.len()).collect();
+        by_ring.sort_by_key(|i| nodes[*i].ring);
         let mut cluster = Self {
             nodes,
             index,
+            by_ring,
             per_service: BTreeMap::new(),
             booked: Vec::new(),
         };
