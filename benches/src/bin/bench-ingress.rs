@@ -65,6 +65,28 @@ fn setting(name: &str, default: usize) -> usize {
 struct Proxy {
     name: &'static str,
     port: u16,
+    process: u32,
+    /// The only thread that counts; all of them when none is named.
+    thread: Option<&'static str>,
+}
+
+impl Proxy {
+    /// Processor time used until now. Unlike the clock's, it does not depend on who else uses
+    /// the machine.
+    fn cpu(&self) -> Result<Duration> {
+        let mut total = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.process))? {
+            let task = task?.path();
+            // A thread may end while the list is read.
+            let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+            let time = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            if self.thread.is_none_or(|thread| thread == name.trim()) {
+                let first = time.split_whitespace().next();
+                total += first.map_or(Ok(0), str::parse::<u64>)?;
+            }
+        }
+        Ok(Duration::from_nanos(total))
+    }
 }
 
 /// A process that is killed when dropped, and by the kernel when this one dies.
@@ -137,6 +159,8 @@ fn ours(backend: u16) -> Result<(HyperIngress, Proxy)> {
     let proxy = Proxy {
         name: "jaco",
         port: address.port(),
+        process: std::process::id(),
+        thread: Some("ingress-0"),
     };
     Ok((ingress, proxy))
 }
@@ -153,11 +177,18 @@ fn peers(files: &Path, backend: u16) -> Result<(Vec<Running>, Vec<Proxy>)> {
         run("haproxy", &["-db", "-f", &haproxy], ports[1], &[])?,
         run("caddy", &arguments, ports[2], &one_core)?,
     ];
-    let names = ["nginx", "haproxy", "caddy"].into_iter().zip(ports);
-    Ok((
-        running,
-        names.map(|(name, port)| Proxy { name, port }).collect(),
-    ))
+    let names = ["nginx", "haproxy", "caddy"].into_iter();
+    let proxies = names
+        .zip(ports)
+        .zip(&running)
+        .map(|((name, port), running)| Proxy {
+            name,
+            port,
+            process: running.0.id(),
+            thread: None,
+        });
+    let proxies = proxies.collect();
+    Ok((running, proxies))
 }
 
 fn write(files: &Path, name: &str, text: &str) -> Result<String> {
@@ -239,15 +270,22 @@ struct Sample {
     /// Microseconds.
     p50: f64,
     p99: f64,
+    /// Microseconds of processor time per request.
+    cpu: f64,
 }
 
 /// A proxy's medians.
 struct Figures {
     name: &'static str,
-    medians: [f64; 3],
+    medians: [f64; 4],
 }
 
-const ROWS: [(&str, &str); 3] = [("rps", "requests/s"), ("p50", "us"), ("p99", "us")];
+const ROWS: [(&str, &str); 4] = [
+    ("rps", "requests/s"),
+    ("p50", "us"),
+    ("p99", "us"),
+    ("cpu", "us/request"),
+];
 
 fn measure(
     proxies: &[Proxy],
@@ -277,6 +315,7 @@ fn measure(
             middle(&samples, |sample| sample.requests),
             middle(&samples, |sample| sample.p50),
             middle(&samples, |sample| sample.p99),
+            middle(&samples, |sample| sample.cpu),
         ],
     });
     Ok(figures.collect())
@@ -287,6 +326,7 @@ fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
 }
 
 fn wrk(proxy: &Proxy, connections: usize, seconds: usize) -> Result<Sample> {
+    let before = proxy.cpu()?;
     let output = Command::new("wrk")
         .args([
             "-t1",
@@ -297,12 +337,19 @@ fn wrk(proxy: &Proxy, connections: usize, seconds: usize) -> Result<Sample> {
         .args(["-H", &format!("Host: {HOST}")])
         .arg(format!("http://127.0.0.1:{}/", proxy.port))
         .output()?;
+    let cpu = proxy.cpu()?.saturating_sub(before);
     let text = String::from_utf8_lossy(&output.stdout);
     let failed = ["Non-2xx", "Socket errors"]
         .iter()
         .any(|word| text.contains(word));
     ensure!(output.status.success() && !failed, "{}: {text}", proxy.name);
+    // "120034 requests in 2.00s, …": the words are the other way round here.
+    let summary = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in"));
+    let total: f64 = summary.context("no summary from wrk")?.0.parse()?;
     Ok(Sample {
+        cpu: cpu.as_secs_f64() * 1e6 / total.max(1.0),
         requests: word_after(&text, "Requests/sec:")?.parse()?,
         p50: microseconds(word_after(&text, "50%")?)?,
         p99: microseconds(word_after(&text, "99%")?)?,
@@ -331,14 +378,14 @@ fn print_table(connections: usize, figures: &[Figures]) {
     let mut table = format!("{connections} connection{plural}\n");
     let _ = writeln!(
         table,
-        "  {:<8} {:>12} {:>10} {:>10}",
-        "", "requests/s", "p50 us", "p99 us"
+        "  {:<8} {:>12} {:>10} {:>10} {:>10}",
+        "", "requests/s", "p50 us", "p99 us", "cpu us"
     );
     for Figures { name, medians } in figures {
-        let [requests, p50, p99] = medians;
+        let [requests, p50, p99, cpu] = medians;
         let _ = writeln!(
             table,
-            "  {name:<8} {requests:>12.0} {p50:>10.0} {p99:>10.0}"
+            "  {name:<8} {requests:>12.0} {p50:>10.0} {p99:>10.0} {cpu:>10.1}"
         );
     }
     println!("{table}");

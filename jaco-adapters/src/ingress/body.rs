@@ -172,12 +172,7 @@ impl Download {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        if frame.is_pending() {
-            // The question has told the connection that there is room for a frame.
-            self.lease.drive(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
+        let frame = self.lease.poll_frame(&mut self.incoming, cx);
         if let Poll::Ready(Some(Err(error))) = frame {
             // hyper closes at once when it is told; a pause lets it send what came before.
             self.broken = Some(error);

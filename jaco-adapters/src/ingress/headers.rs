@@ -22,11 +22,12 @@ const CODINGS: Answer = Answer::BadRequest("the request has a transfer coding be
 
 /// Headers that concern one connection only. `Trailer` is not among them: it belongs to the
 /// message, and without it hyper sends no trailers.
-const HOP_BY_HOP: [HeaderName; 5] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
     KEEP_ALIVE,
     PROXY_CONNECTION,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
+    TE,
     UPGRADE,
 ];
 
@@ -114,10 +115,12 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // Looking through the few headers that there are is cheaper than six searches for nothing.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
-    headers.remove(TE);
 }
 
 fn names(line: &HeaderValue, token: &str) -> bool {

@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod framing;
+mod gate;
 mod headers;
 mod http;
 mod limits;

@@ -2,7 +2,7 @@
 //!
 //! A connection has no task of its own: who uses it drives it, together with the request, so
 //! that a request wakes one task and not two. One that waits is driven by nobody; whether the
-//! upstream has closed it shows when it is taken out.
+//! upstream has closed it shows when it is used.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,17 +15,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
+use super::gate::Gate;
 use super::http::Busy;
 use super::limits::Limits;
 use super::live::{Flight, Live};
+use super::stream::UpstreamStream;
 use super::worker::Worker;
 
 /// Idle connections kept per upstream and worker.
@@ -45,9 +46,16 @@ struct Idle {
 /// One HTTP/1.1 connection to an upstream.
 pub(super) struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
-    /// The connection's future has finished and must not be polled again.
-    ended: bool,
+    wire: Wire,
+    gate: Gate,
+}
+
+/// A connection's future and how far it is.
+enum Wire {
+    Running(Connection<UpstreamStream, RequestBody>),
+    /// Finished; what is left is the stream, for a tunnel.
+    Ended(Connection<UpstreamStream, RequestBody>),
+    Gone,
 }
 
 /// The use of a link for one request. Dropped after a complete exchange, it gives the link back
@@ -69,17 +77,11 @@ pub(super) async fn dial(address: SocketAddrV4, limit: Duration) -> io::Result<T
 }
 
 impl Pool {
-    /// Takes the latest used connection that is still alive.
-    pub(super) fn take(&self, address: SocketAddrV4, cx: &mut Context<'_>) -> Option<Box<Link>> {
+    /// Takes the latest used connection. Whether the upstream has closed it meanwhile shows when
+    /// it is used, before anything was sent.
+    pub(super) fn take(&self, address: SocketAddrV4) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
-        let waiting = idle.get_mut(&address)?;
-        while let Some(Idle { mut link, .. }) = waiting.pop() {
-            link.drive(cx);
-            if link.is_idle() {
-                return Some(link);
-            }
-        }
-        None
+        Some(idle.get_mut(&address)?.pop()?.link)
     }
 
     fn put(&self, address: SocketAddrV4, link: Box<Link>) {
@@ -103,26 +105,30 @@ impl Pool {
 impl Link {
     /// Connects to an upstream.
     pub(super) async fn open(address: SocketAddrV4, limits: &Limits) -> io::Result<Box<Self>> {
-        let stream = dial(address, limits.connect).await?;
-        let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
+        let stream = UpstreamStream::new(dial(address, limits.connect).await?);
+        let handshake = Builder::new().handshake(stream).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         Ok(Box::new(Self {
             sender,
-            connection,
-            ended: false,
+            wire: Wire::Running(connection),
+            gate: Gate::new(),
         }))
     }
 
     /// Lets the connection read and write. What goes wrong is told to whoever waits for the
     /// response or its body.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
+    fn drive(&mut self, cx: &Context<'_>) {
+        self.wire.poll(self.gate.open_for(cx));
     }
 
-    fn is_idle(&self) -> bool {
-        !self.ended && self.sender.is_ready()
+    /// True when the next request may be sent, as far as is known.
+    fn is_idle(&mut self) -> bool {
+        let cx = self.gate.forget();
+        if !self.sender.is_ready() {
+            // The last frame was taken; now the connection can notice that the exchange is over.
+            self.wire.poll(cx);
+        }
+        matches!(self.wire, Wire::Running(_)) && self.sender.is_ready()
     }
 
     /// Sends a request and waits for the head of the response. None when `overdue` says so
@@ -132,10 +138,19 @@ impl Link {
         request: Request<RequestBody>,
         mut overdue: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Option<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
-        let mut response = pin!(self.sender.try_send_request(request));
+        let sender = &mut self.sender;
+        let mut response = pin!(self.gate.quietly(|| sender.try_send_request(request)));
         poll_fn(|cx| {
             self.drive(cx);
-            match response.as_mut().poll(cx) {
+            // The response comes while the connection is driven, so it need not wake the task.
+            let mut quiet = Context::from_waker(Waker::noop());
+            let mut answer = response.as_mut().poll(&mut quiet);
+            if answer.is_pending() && matches!(self.wire, Wire::Ended(_)) {
+                // It was closed before it took the request, which comes back when it is gone.
+                self.wire = Wire::Gone;
+                answer = response.as_mut().poll(&mut quiet);
+            }
+            match answer {
                 Poll::Ready(response) => Poll::Ready(Some(response)),
                 Poll::Pending => overdue(cx).map(|()| None),
             }
@@ -144,18 +159,33 @@ impl Link {
     }
 
     /// Takes the stream back after `101 Switching Protocols`, with what was read beyond.
-    pub(super) async fn into_stream(mut self: Box<Self>) -> (TcpStream, Bytes) {
+    pub(super) async fn into_stream(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
         poll_fn(|cx| {
             self.drive(cx);
-            if self.ended {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+            match self.wire {
+                Wire::Running(_) => Poll::Pending,
+                _ => Poll::Ready(()),
             }
         })
         .await;
-        let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        let Wire::Ended(connection) = self.wire else {
+            return None;
+        };
+        let parts = connection.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+impl Wire {
+    fn poll(&mut self, mut cx: Context<'_>) {
+        let Self::Running(connection) = self else {
+            return;
+        };
+        if Pin::new(connection).poll(&mut cx).is_ready()
+            && let Self::Running(connection) = std::mem::replace(self, Self::Gone)
+        {
+            *self = Self::Ended(connection);
+        }
     }
 }
 
@@ -176,22 +206,30 @@ impl Lease {
         }
     }
 
-    /// See [`Link::drive`].
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(link) = &mut self.link {
-            link.drive(cx);
+    /// The next frame of the response's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(link) = &mut self.link else {
+            return Poll::Ready(None);
+        };
+        // The question tells the connection that there is room for a frame.
+        let ready = link.gate.quietly(|| Pin::new(&mut *body).poll_frame(cx));
+        if ready.is_ready() {
+            return ready;
         }
+        link.drive(cx);
+        link.gate.quietly(|| Pin::new(body).poll_frame(cx))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(mut link) = self.link.take() else {
-            return;
-        };
-        // The last frame was taken; this lets the connection notice that the exchange is over.
-        link.drive(&mut Context::from_waker(Waker::noop()));
-        if link.is_idle() {
+        if let Some(mut link) = self.link.take()
+            && link.is_idle()
+        {
             self.worker.pool.put(self.address, link);
         }
     }

@@ -1,8 +1,6 @@
 //! One request: its route, the replica that it goes to, and the way back.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 
 use hyper::body::{Body as _, Incoming};
@@ -83,7 +81,7 @@ async fn forward(
     let done = exchange.run().await?;
     if done.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
-            Some(_) => Ok(switch(client, done).await),
+            Some(_) => switch(client, done).await.ok_or(Answer::Unreachable),
             None => Err(Answer::Unreachable),
         };
     }
@@ -101,7 +99,7 @@ async fn forward(
 }
 
 /// Leaves the upstream's stream with the client's connection and tells the client to change.
-async fn switch(client: &Client, done: Done) -> Response<Body> {
+async fn switch(client: &Client, done: Done) -> Option<Response<Body>> {
     let Done {
         response,
         link,
@@ -115,13 +113,13 @@ async fn switch(client: &Client, done: Done) -> Response<Body> {
     if let Some(protocol) = protocol {
         headers::set_upgrade(response.headers_mut(), protocol);
     }
-    let (upstream, early) = link.into_stream().await;
+    let (upstream, early) = link.into_stream().await?;
     client.tunnel.replace(Some(Tunnel {
         upstream,
         early,
         flight,
     }));
-    response
+    Some(response)
 }
 
 /// The head of a request, to be sent as often as attempts are made.
@@ -227,7 +225,7 @@ impl Exchange<'_> {
         let flight = self.table.begin(upstream);
         let waiting = match fresh {
             true => None,
-            false => poll_fn(|cx| Poll::Ready(self.worker.pool.take(upstream.address, cx))).await,
+            false => self.worker.pool.take(upstream.address),
         };
         let pooled = waiting.is_some();
         let mut link = match waiting {
