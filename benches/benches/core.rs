@@ -36,7 +36,8 @@ fn thousand_services() -> Bundle {
     for n in 0..SERVICES {
         write!(
             compose,
-            "  s{n}:\n    image: registry.example/app:{n}\n    environment: {{A: '1', N: '{n}'}}\n    \
+            "  s{n}:\n    image: registry.example/app:{n}\n    \
+             environment: {{A: '1', N: '{n}'}}\n    \
              healthcheck: {{test: [CMD, curl, localhost], interval: 5s, retries: 3}}\n    \
              ports: ['{}:80']\n    deploy: {{replicas: 2}}\n",
             10_000 + n

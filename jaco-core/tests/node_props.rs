@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
-use jaco_core::cluster::deployment::{Replica, ReplicaState};
+use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
 use jaco_core::id::{NodeName, ReplicaId};
 use jaco_core::manifest::spec::{
     Condition, Dependency, Healthcheck, NetworkAttachment, ServiceKind,
@@ -98,7 +98,7 @@ proptest! {
             }
         }
         prop_assert_eq!(containers::diff(&desired, &engine), vec![]);
-        let active = desired.values().filter(|d| d.replica.phase == jaco_core::cluster::deployment::Phase::Active);
+        let active = desired.values().filter(|d| d.replica.phase == Phase::Active);
         prop_assert_eq!(engine.len(), active.count());
     }
 
@@ -106,7 +106,7 @@ proptest! {
     fn what_is_wanted_is_never_touched(count in 0..8u32, engine in containers()) {
         let desired = containers::desired(&node(count).state, &only_node());
         let wanted = |c: &ObservedContainer| desired.get(&c.replica).is_some_and(|d| {
-            d.replica.phase == jaco_core::cluster::deployment::Phase::Active
+            d.replica.phase == Phase::Active
                 && (c.spec_hash.as_str(), c.generation)
                     == (d.replica.spec_hash.as_str(), d.replica.generation)
                 && matches!(c.status, ContainerStatus::Running | ContainerStatus::Exited)
@@ -134,7 +134,8 @@ proptest! {
     ) {
         let mut cluster = Cluster::of(1);
         let mut web = service(1, "a");
-        let names = networks.iter().map(|name| (name.as_str().into(), NetworkAttachment::default()));
+        let attach = |name: &String| (name.as_str().into(), NetworkAttachment::default());
+        let names = networks.iter().map(attach);
         web.networks = names.collect();
         cluster.deploy(deployment("d", [("web", web)])).unwrap();
         cluster.settle();
@@ -155,7 +156,9 @@ proptest! {
             let interface = known.map_or_else(String::new, |bridge| bridge.interface.clone());
             engine.insert(name.clone(), ObservedBridge { engine_name: name, interface, subnet });
         }
-        let list = |engine: &BTreeMap<_, ObservedBridge>| engine.values().cloned().collect::<Vec<_>>();
+        let list = |engine: &BTreeMap<_, ObservedBridge>| -> Vec<ObservedBridge> {
+            engine.values().cloned().collect()
+        };
         for action in bridges::diff(&desired, &list(&engine)) {
             match action {
                 bridges::Action::Remove(name) => drop(engine.remove(&name)),

@@ -78,7 +78,8 @@ proptest! {
         let mut cluster = Cluster::of(room.len());
         for (i, cpu_millis) in room.iter().enumerate() {
             let memory_bytes = 1 << 30;
-            cluster.report(&format!("n{}", i + 1), Resources { cpu_millis: *cpu_millis, memory_bytes });
+            let resources = Resources { cpu_millis: *cpu_millis, memory_bytes };
+            cluster.report(&format!("n{}", i + 1), resources);
         }
         for (i, (count, cpu, pack)) in sizes.iter().enumerate() {
             let spec = with(*count, |spec| {
