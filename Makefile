@@ -5,6 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 NODES ?= 1
 ROUNDS ?= 200
+SEEDS ?= 20000
 BIN := target/debug
 TESTS := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
@@ -59,3 +60,7 @@ bench-ingress: ## The ingress beside nginx, HAProxy and Caddy, one worker each
 	@packaging/install-deps.sh bench
 	@$(CARGO) build --quiet --release -p jaco-benches
 	@target/release/bench-ingress
+
+.PHONY: soak-sim
+soak-sim: ## Simulate clusters under faults (SEEDS=20000)
+	@$(CARGO) run --quiet --release -p jaco-testkit --bin jaco-sim -- --seeds $(SEEDS)
