@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
 use jaco_core::node::ingress::{Route, RouteTable, Upstream};
 use jaco_core::ports::IngressProxy;
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 const PACKAGES: [&str; 4] = ["wrk", "nginx-light", "haproxy", "caddy"];
 const HOST: &str = "bench.test";
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
         .build()?;
     let (_ingress, ours) = {
         let _entered = runtime.enter();
+        tokio::spawn(clean_up_when_told_to_end(files.path().to_owned()));
         ours(backend)?
     };
     let (_peers, mut proxies) = peers(files.path(), backend)?;
@@ -47,6 +49,18 @@ fn main() -> Result<()> {
         print_rows(connections, &figures);
     }
     Ok(())
+}
+
+/// A signal runs no destructors. The peers need none: the kernel ends them with this process.
+async fn clean_up_when_told_to_end(files: PathBuf) {
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        let _ = std::fs::remove_dir_all(files);
+        std::process::exit(1);
+    }
 }
 
 fn install() -> Result<()> {
