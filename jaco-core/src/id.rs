@@ -6,7 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::manifest::hash::{hex, unhex};
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -78,6 +80,37 @@ names! {
     Identity;
     /// A route's domain: a lower-case FQDN.
     Domain;
+}
+
+/// A WireGuard public key, written as lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MeshKey(pub [u8; 32]);
+
+impl fmt::Display for MeshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for MeshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for MeshKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MeshKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = unhex(&String::deserialize(deserializer)?);
+        let key = bytes.and_then(|bytes| bytes.try_into().ok());
+        key.map(Self)
+            .ok_or_else(|| de::Error::custom("not 64 hex digits"))
+    }
 }
 
 /// A raft member's number. Never reused within a cluster.

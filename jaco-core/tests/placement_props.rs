@@ -71,6 +71,39 @@ proptest! {
     }
 
     #[test]
+    fn few_and_many_replicas_are_placed_alike(
+        nodes in 1..30usize,
+        before in 0..40u32,
+        pack in any::<bool>(),
+        steps in prop::collection::vec(1..8u32, 2..6),
+    ) {
+        let spec = |count| with(count, |spec| {
+            if pack {
+                spec.placement = Placement::Pack;
+                spec.reservations = Resources { cpu_millis: 300, memory_bytes: 1 };
+            }
+        });
+        let start = || {
+            let mut cluster = Cluster::of(nodes);
+            cluster.deploy(deployment("other", [("x", service(before, "a"))])).unwrap();
+            cluster.settle();
+            cluster
+        };
+        let (mut at_once, mut in_steps) = (start(), start());
+        web(&mut at_once, spec(steps.iter().sum()));
+        let mut count = 0;
+        for more in steps {
+            count += more;
+            web(&mut in_steps, spec(count));
+        }
+        let places = |cluster: &Cluster| -> Vec<(String, String)> {
+            let place = |r: &Replica| (r.id.to_string(), r.node.to_string());
+            replicas(cluster, "web").map(place).collect()
+        };
+        prop_assert_eq!(places(&at_once), places(&in_steps));
+    }
+
+    #[test]
     fn capacity_is_never_exceeded(
         sizes in prop::collection::vec((0..4u32, 0..1_500u64, any::<bool>()), 1..5),
         room in prop::collection::vec(500..3_000u64, 1..5),

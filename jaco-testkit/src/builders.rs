@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jaco_core::cluster::addresses::Pool;
+use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::command::{ClusterInit, NewNode, Observed};
 use jaco_core::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
 use jaco_core::cluster::node::{Engine, NodeReport};
@@ -56,6 +57,7 @@ impl Cluster {
             ca_cert: String::new(),
             ca_key_sealed: String::new(),
             ipam_pool: pool,
+            mesh_pool: MeshPool::parse("10.240.0.0/16").expect("a valid pool"),
             node: new_node("n1"),
             token_hash: "bootstrap".to_owned(),
         };
@@ -118,6 +120,7 @@ impl Cluster {
             engine: Some(engine),
             labels,
             version: "test".to_owned(),
+            ..NodeReport::default()
         };
         self.must(Command::NodeReport {
             node: NodeName::new(name),

@@ -2,7 +2,10 @@
 //! Swarm on the same three engines, in alternating rounds.
 //!
 //! The image is present on every engine. Swarm creates the service, JACO applies a deployment;
-//! for both the clock stops when the engines themselves list all containers as running.
+//! for both the clock stops when the engines themselves list all containers as running. Swarm
+//! runs twice: on the engine's default bridge, which gives its containers no name resolution
+//! and no neighbours on other hosts, and on an overlay network, which gives them what every
+//! container of JACO has.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,6 +19,8 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(180);
 const ROUNDS: usize = 5;
+/// Swarm's network for the like-for-like rows.
+const OVERLAY: &str = "bench-overlay";
 
 fn main() -> Result<()> {
     let counts = std::env::var("JACO_BENCH_REPLICAS").unwrap_or_else(|_| "3,10,30".to_owned());
@@ -32,19 +37,21 @@ fn main() -> Result<()> {
     form_swarm(&bed)?;
     let project = Project::new("bench-apply")?;
     for count in counts {
-        let (mut ours, mut swarm) = (Vec::new(), Vec::new());
+        let (mut ours, mut swarm, mut overlay) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
             let jaco = apply(&bed, &project, &image, count)?;
-            let peer = create_service(&bed, &image, count)?;
-            // The first round warms caches of both and does not count.
+            let bare = create_service(&bed, &image, count, &[])?;
+            let networked = create_service(&bed, &image, count, &["--network", OVERLAY])?;
+            // The first round warms caches of all and does not count.
             if round > 0 {
                 ours.push(jaco.as_secs_f64());
-                swarm.push(peer.as_secs_f64());
+                swarm.push(bare.as_secs_f64());
+                overlay.push(networked.as_secs_f64());
             }
         }
-        let (ours, swarm) = (median(&mut ours), median(&mut swarm));
-        Row::new(&format!("apply_{count}_replicas"), ours, "s")
-            .beside("swarm", swarm)
+        Row::new(&format!("apply_{count}_replicas"), median(&mut ours), "s")
+            .beside("swarm", median(&mut swarm))
+            .beside("swarm-overlay", median(&mut overlay))
             .print();
     }
     Ok(())
@@ -63,6 +70,7 @@ fn form_swarm(bed: &Bed) -> Result<()> {
     for host in &bed.hosts()[1..] {
         host.docker_text(&["swarm", "join", "--token", token.trim(), &peer])?;
     }
+    first.docker_text(&["network", "create", "--driver", "overlay", OVERLAY])?;
     Ok(())
 }
 
@@ -90,20 +98,15 @@ fn apply(bed: &Bed, project: &Project, image: &str, count: usize) -> Result<Dura
     Ok(took)
 }
 
-fn create_service(bed: &Bed, image: &str, count: usize) -> Result<Duration> {
+fn create_service(bed: &Bed, image: &str, count: usize, options: &[&str]) -> Result<Duration> {
     let replicas = count.to_string();
+    let create = [
+        "service", "create", "--detach", "--quiet", "--name", "bench",
+    ];
+    let mut words = [&create[..], &["--replicas", &replicas], options].concat();
+    words.push(image);
     let begin = Instant::now();
-    bed.host(1).docker_text(&[
-        "service",
-        "create",
-        "--detach",
-        "--quiet",
-        "--name",
-        "bench",
-        "--replicas",
-        &replicas,
-        image,
-    ])?;
+    bed.host(1).docker_text(&words)?;
     wait_for(bed, "com.docker.swarm.service.name=bench", count)?;
     let took = begin.elapsed();
     bed.host(1).docker_text(&["service", "rm", "bench"])?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jaco_core::cluster::addresses::Pool;
+use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::command::{ClusterInit, NewNode, Step};
 use jaco_core::cluster::node::{Engine, NodeReport};
 use jaco_core::cluster::{ClusterState, Command, Entry, Proposal, apply};
@@ -43,6 +44,7 @@ impl World {
             ca_cert: String::new(),
             ca_key_sealed: String::new(),
             ipam_pool: Pool::parse("10.244.0.0/16").expect("a /16"),
+            mesh_pool: MeshPool::parse("10.245.0.0/24").expect("a /24"),
             node: new_node(names[0]),
             token_hash: "operator".to_owned(),
         })));
@@ -117,6 +119,7 @@ fn two_cores() -> NodeReport {
         engine: Some(engine),
         labels: [].into(),
         version: "example".to_owned(),
+        mesh: None,
     }
 }
 

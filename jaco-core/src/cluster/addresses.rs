@@ -36,6 +36,17 @@ impl Pool {
         Some(Self([a, b]))
     }
 
+    /// True for an address of the pool.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        address.octets()[..2] == self.0
+    }
+
+    /// The pool that an address belongs to, if it were one.
+    pub fn around(address: Ipv4Addr) -> Self {
+        let [a, b, ..] = address.octets();
+        Self([a, b])
+    }
+
     /// The 256 /24s, lowest first, by their first address.
     fn subnets(self) -> impl Iterator<Item = Ipv4Addr> {
         (0..=255).map(move |third| Ipv4Addr::new(self.0[0], self.0[1], third, 0))

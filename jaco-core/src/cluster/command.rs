@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::Pool;
 use super::deployment::Observation;
+use super::mesh_pool::MeshPool;
 use super::node::{NodeCondition, NodeReport};
 use crate::error::Error;
 use crate::id::{ClusterId, DeploymentName, Identity, NodeName, ReplicaId, ServiceName};
@@ -46,6 +47,7 @@ pub enum Command {
         node: NodeName,
         term: u64,
         ipam_pool: Pool,
+        mesh_pool: MeshPool,
         audit_retention: usize,
     },
     /// Makes a single-use join token.
@@ -123,6 +125,7 @@ pub struct ClusterInit {
     pub ca_cert: String,
     pub ca_key_sealed: String,
     pub ipam_pool: Pool,
+    pub mesh_pool: MeshPool,
     pub node: NewNode,
     /// Hash of the first operator token.
     pub token_hash: String,

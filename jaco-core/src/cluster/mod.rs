@@ -6,6 +6,7 @@ pub mod audit;
 pub mod command;
 pub mod deployment;
 pub mod members;
+pub mod mesh_pool;
 pub mod node;
 pub mod state;
 pub mod token;

@@ -1,10 +1,11 @@
 //! Members of the cluster: where they are, what they can run, how they are.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{MemberId, NodeName};
+use crate::id::{MemberId, MeshKey, NodeName};
 use crate::manifest::spec::Resources;
 use crate::time::Timestamp;
 
@@ -19,6 +20,8 @@ pub struct Node {
     pub api_address: String,
     /// `host:port` of its raft listener.
     pub cluster_address: String,
+    /// Its /32 on the mesh, the source of what the node itself sends to replicas elsewhere.
+    pub mesh_address: Ipv4Addr,
     /// Serial of its certificate, lower-case hex.
     pub serial: String,
     /// What it reports of itself; absent until its first report.
@@ -30,7 +33,7 @@ pub struct Node {
 }
 
 /// What a node says of itself, at boot and whenever it changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// Absent while the engine does not answer.
     pub engine: Option<Engine>,
@@ -38,6 +41,28 @@ pub struct NodeReport {
     pub labels: BTreeMap<String, String>,
     /// The daemon's version.
     pub version: String,
+    /// Absent while the node has no mesh interface.
+    pub mesh: Option<MeshEnd>,
+}
+
+/// A node's end of the mesh (spec 07).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshEnd {
+    /// Its WireGuard public key; the private one never leaves the node.
+    pub public_key: MeshKey,
+    /// The UDP port that it listens on.
+    pub port: u16,
+    /// What encrypts.
+    pub backend: MeshBackend,
+}
+
+/// Where WireGuard runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum MeshBackend {
+    Kernel,
+    Userspace,
 }
 
 /// A container engine.

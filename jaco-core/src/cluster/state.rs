@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::addresses::{Pool, Scope, Subnet};
 use super::audit::Event;
 use super::deployment::{Deployment, Replica};
+use super::mesh_pool::MeshPool;
 use super::node::Node;
 use super::token::{JoinToken, OperatorToken};
 use crate::error::{Error, ErrorCode};
@@ -69,6 +70,8 @@ pub struct Cluster {
     pub ca_key_sealed: String,
     /// Where new /24s come from.
     pub ipam_pool: Pool,
+    /// Where new mesh addresses come from.
+    pub mesh_pool: MeshPool,
     /// When it was initialised.
     pub created_at: Timestamp,
 }

@@ -219,6 +219,8 @@ impl Simulation {
             term,
             ipam_pool: jaco_core::cluster::addresses::Pool::parse("10.244.0.0/16")
                 .expect("a valid pool"),
+            mesh_pool: jaco_core::cluster::mesh_pool::MeshPool::parse("10.240.0.0/16")
+                .expect("a valid pool"),
             audit_retention: 100,
         };
         self.nodes[candidate].raft.append(system(at, command));

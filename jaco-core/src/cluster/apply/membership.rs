@@ -6,6 +6,7 @@ use crate::cluster::addresses::Pool;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, ClusterInit, NewNode, Outcome};
 use crate::cluster::deployment::Replica;
+use crate::cluster::mesh_pool::{self, MeshPool};
 use crate::cluster::node::{Node, NodeCondition};
 use crate::cluster::state::{Cluster, ClusterState};
 use crate::cluster::token::OperatorToken;
@@ -25,6 +26,7 @@ pub(super) fn init(state: &mut ClusterState, identity: &Identity, init: &Cluster
         ca_cert: init.ca_cert.clone(),
         ca_key_sealed: init.ca_key_sealed.clone(),
         ipam_pool: init.ipam_pool,
+        mesh_pool: init.mesh_pool,
         created_at: state.clock,
     });
     state.tokens.insert(
@@ -36,7 +38,7 @@ pub(super) fn init(state: &mut ClusterState, identity: &Identity, init: &Cluster
             revoked_at: None,
         },
     );
-    let member = admit(state, &init.node);
+    let member = admit(state, &init.node, init.mesh_pool)?;
     record(
         state,
         identity,
@@ -46,9 +48,16 @@ pub(super) fn init(state: &mut ClusterState, identity: &Identity, init: &Cluster
     Ok(Outcome::Admitted { member })
 }
 
-pub(super) fn lead(state: &mut ClusterState, node: &NodeName, term: u64, pool: Pool) -> Applied {
+pub(super) fn lead(
+    state: &mut ClusterState,
+    node: &NodeName,
+    term: u64,
+    ipam_pool: Pool,
+    mesh_pool: MeshPool,
+) -> Applied {
     if let Some(cluster) = &mut state.cluster {
-        cluster.ipam_pool = pool;
+        cluster.ipam_pool = ipam_pool;
+        cluster.mesh_pool = mesh_pool;
     }
     let identity = Identity::new("system");
     record(
@@ -71,28 +80,34 @@ pub(super) fn join(
         return Err(Error::new(ErrorCode::NodeAlreadyMember, message).with("node", &node.name));
     }
     tokens::use_join(state, token_hash, &node.name)?;
-    let member = admit(state, node);
+    let cluster = state.cluster.as_ref();
+    let pool = cluster
+        .ok_or_else(|| Error::internal("a node joins no cluster"))?
+        .mesh_pool;
+    let member = admit(state, node, pool)?;
     let payload: &[(&str, &dyn std::fmt::Display)] =
         &[("node", &node.name), ("address", &node.api_address)];
     record(state, identity, EventType::NodeJoin, payload);
     Ok(Outcome::Admitted { member })
 }
 
-fn admit(state: &mut ClusterState, node: &NewNode) -> u64 {
+fn admit(state: &mut ClusterState, node: &NewNode, pool: MeshPool) -> Result<u64, Error> {
     let member = state.next_member;
+    let mesh_address = mesh_pool::allocate(state, pool, member)?;
     state.next_member += 1;
     let node = Node {
         name: node.name.clone(),
         member,
         api_address: node.api_address.clone(),
         cluster_address: node.cluster_address.clone(),
+        mesh_address,
         serial: node.serial.clone(),
         report: None,
         condition: NodeCondition::Reachable,
         joined_at: state.clock,
     };
     state.nodes.insert(node.name.clone(), Arc::new(node));
-    member
+    Ok(member)
 }
 
 pub(super) fn update(

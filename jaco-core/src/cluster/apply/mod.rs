@@ -43,10 +43,11 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             node,
             term,
             ipam_pool,
+            mesh_pool,
             audit_retention,
         } => {
             state.audit_retention = *audit_retention;
-            membership::lead(state, node, *term, *ipam_pool)
+            membership::lead(state, node, *term, *ipam_pool, *mesh_pool)
         }
         Command::JoinTokenIssue {
             hash,

@@ -20,22 +20,24 @@ pub struct Demand<'a> {
     pub count: usize,
 }
 
+/// Up to this many replicas are placed by looking at every node for each of them, which costs
+/// less than sorting all nodes first. Both ways choose the same nodes
+/// (`few_and_many_replicas_are_placed_alike`).
+const FEW: usize = 8;
+
 /// Chooses up to `count` nodes, in the order of the replicas. Fewer when there is no room;
 /// none at all for `hosts` that cannot be satisfied in full.
 pub fn place(demand: &Demand<'_>, cluster: &mut Cluster) -> Vec<NodeName> {
+    let all_or_none = matches!(demand.service.placement, Placement::Hosts(_));
+    if demand.count <= FEW && !all_or_none {
+        return place_few(demand, cluster);
+    }
     let mut candidates = Candidates::of(demand, cluster);
-    if matches!(demand.service.placement, Placement::Hosts(_)) && candidates.len() < demand.count {
+    if all_or_none && candidates.len() < demand.count {
         return Vec::new();
     }
-    let first = demand
-        .deployment
-        .counters
-        .get(demand.name)
-        .copied()
-        .unwrap_or(0)
-        + 1;
     let mut chosen = Vec::with_capacity(demand.count);
-    for number in (first..).take(demand.count) {
+    for number in numbers(demand) {
         let Some(i) = candidates.take_best(demand, number) else {
             break;
         };
@@ -46,6 +48,49 @@ pub fn place(demand: &Demand<'_>, cluster: &mut Cluster) -> Vec<NodeName> {
     chosen
 }
 
+fn place_few(demand: &Demand<'_>, cluster: &mut Cluster) -> Vec<NodeName> {
+    let standing = standing(demand, cluster);
+    let mut chosen = Vec::with_capacity(demand.count);
+    for number in numbers(demand) {
+        let at = ring_place(demand, number);
+        let counts = cluster.counts(demand.name).to_vec();
+        let open = standing.iter().filter_map(|&i| {
+            let slot = &cluster.nodes[i];
+            let score = score_if_room(demand, slot, counts[i])?;
+            Some((score, slot.ring.wrapping_sub(at), i))
+        });
+        let Some((_, _, i)) = open.min() else {
+            break;
+        };
+        cluster.book(demand.name, i, demand.service.reservations);
+        chosen.push(cluster.nodes[i].node.name.clone());
+    }
+    chosen
+}
+
+/// The numbers that the replicas will get.
+fn numbers(demand: &Demand<'_>) -> impl Iterator<Item = u64> {
+    let given = demand.deployment.counters.get(demand.name).copied();
+    (given.unwrap_or(0) + 1..).take(demand.count)
+}
+
+/// Where a replica stands on the ring of nodes.
+fn ring_place(demand: &Demand<'_>, number: u64) -> u64 {
+    let (deployment, number) = (&demand.deployment.name, number.to_string());
+    ring_position(&[deployment.as_str(), demand.name.as_str(), &number])
+}
+
+/// The nodes that may run the service, whatever they hold, in ring order.
+fn standing(demand: &Demand<'_>, cluster: &Cluster) -> Vec<usize> {
+    let beside = hosts_beside(demand, cluster);
+    let may_run = |i: &usize| {
+        let co_located = beside.as_ref().is_none_or(|hosts| hosts.contains(i));
+        let node = &cluster.nodes[*i].node;
+        co_located && filter::standing(demand.state, node, demand.service).is_none()
+    };
+    cluster.by_ring.iter().copied().filter(may_run).collect()
+}
+
 /// Nodes that can take one more replica, by score, then by place on the ring.
 struct Candidates {
     by_score: BTreeMap<Score, BTreeSet<(u64, usize)>>,
@@ -54,17 +99,12 @@ struct Candidates {
 
 impl Candidates {
     fn of(demand: &Demand<'_>, cluster: &mut Cluster) -> Self {
-        let beside = hosts_beside(demand, cluster);
         let counts = cluster.counts(demand.name).to_vec();
         // In ring order, so that each set is built from a sorted list.
         let mut by_score: BTreeMap<Score, Vec<(u64, usize)>> = BTreeMap::new();
-        for i in cluster.by_ring.iter().copied() {
-            let co_located = beside.as_ref().is_none_or(|hosts| hosts.contains(&i));
+        for i in standing(demand, cluster) {
             let slot = &cluster.nodes[i];
-            if co_located
-                && filter::standing(demand.state, &slot.node, demand.service).is_none()
-                && let Some(score) = score_if_room(demand, slot, counts[i])
-            {
+            if let Some(score) = score_if_room(demand, slot, counts[i]) {
                 by_score.entry(score).or_default().push((slot.ring, i));
             }
         }
@@ -96,8 +136,7 @@ impl Candidates {
     fn take_best(&mut self, demand: &Demand<'_>, number: u64) -> Option<usize> {
         let mut best = self.by_score.first_entry()?;
         let ring = best.get_mut();
-        let (deployment, number) = (&demand.deployment.name, number.to_string());
-        let at = ring_position(&[deployment.as_str(), demand.name.as_str(), &number]);
+        let at = ring_place(demand, number);
         let next = ring
             .range((at, 0)..)
             .next()
