@@ -6,7 +6,9 @@
 pub mod api;
 pub mod docker;
 pub mod ingress;
+pub mod netlink;
 pub mod raft;
 pub mod seal;
 pub mod system;
 pub mod transport;
+pub mod wireguard;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jaco_core::cluster::addresses::Pool;
-use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::command::{ClusterInit, NewNode, Observed};
 use jaco_core::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
+use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::node::{Engine, NodeReport};
 use jaco_core::cluster::{Applied, ClusterState, Command, Entry, Proposal, apply};
 use jaco_core::id::{ClusterId, DeploymentName, Identity, NodeName, ServiceName, SpecHash};

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jaco_core::cluster::addresses::Pool;
-use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::command::{ClusterInit, NewNode, Step};
+use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::node::{Engine, NodeReport};
 use jaco_core::cluster::{ClusterState, Command, Entry, Proposal, apply};
 use jaco_core::id::{ClusterId, Identity, NodeName};

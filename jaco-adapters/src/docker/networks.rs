@@ -6,6 +6,7 @@ use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 use jaco_core::id::ClusterId;
 use jaco_core::node::bridges::{Bridge, CLUSTER_LABEL, ObservedBridge};
+use jaco_core::node::mesh;
 use jaco_core::ports::RuntimeError;
 
 use super::convert::map;
@@ -14,6 +15,10 @@ use super::error::{Failure, gone_is_fine};
 
 /// The bridge driver's option that names the Linux bridge.
 const INTERFACE: &str = "com.docker.network.bridge.name";
+/// Off: the engine would hide who sends to other nodes. What leaves for the outside world is
+/// masqueraded by the firewall.
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const MTU: &str = "com.docker.network.driver.mtu";
 
 /// Every network with the cluster's label.
 pub(super) async fn observe(
@@ -86,7 +91,11 @@ fn request(bridge: &Bridge) -> NetworkCreateRequest {
         gateway: Some(bridge.gateway.to_string()),
         ..Default::default()
     };
-    let options = HashMap::from([(INTERFACE.to_owned(), bridge.interface.clone())]);
+    let options = HashMap::from([
+        (INTERFACE.to_owned(), bridge.interface.clone()),
+        (MASQUERADE.to_owned(), "false".to_owned()),
+        (MTU.to_owned(), mesh::MTU.to_string()),
+    ]);
     NetworkCreateRequest {
         name: bridge.engine_name.clone(),
         driver: Some("bridge".to_owned()),

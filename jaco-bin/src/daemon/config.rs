@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jaco_core::cluster::addresses::Pool;
+use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::error::{Error, ErrorCode};
 use jaco_core::node::advertise;
 use serde::Deserialize;
@@ -28,7 +29,9 @@ struct File {
     unix_socket: PathBuf,
     http_addr: String,
     docker_host: String,
+    wg_port: u16,
     ipam_pool: String,
+    mesh_pool: String,
     node_labels: BTreeMap<String, String>,
     node_unreachable_after: String,
     audit_retention: usize,
@@ -46,7 +49,9 @@ impl Default for File {
             unix_socket: "/var/run/jaco/jaco.sock".into(),
             http_addr: "0.0.0.0:80".to_owned(),
             docker_host: "unix:///var/run/docker.sock".to_owned(),
+            wg_port: 51820,
             ipam_pool: "10.244.0.0/16".to_owned(),
+            mesh_pool: "10.245.0.0/24".to_owned(),
             node_labels: BTreeMap::new(),
             node_unreachable_after: "5s".to_owned(),
             audit_retention: 10_000,
@@ -71,7 +76,10 @@ pub struct Config {
     pub unix_socket: PathBuf,
     pub http: SocketAddr,
     pub docker_host: String,
+    /// The UDP port of the mesh.
+    pub wg_port: u16,
     pub ipam_pool: Pool,
+    pub mesh_pool: MeshPool,
     pub node_labels: BTreeMap<String, String>,
     pub node_unreachable_after: Duration,
     pub audit_retention: usize,
@@ -159,6 +167,10 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
         let message = format!("\"{log_level}\" is not one of debug, info, warn, error");
         return Err(invalid("log_level", message));
     }
+    let ipam_pool = Pool::parse(&file.ipam_pool).ok_or_else(|| {
+        let message = format!("\"{}\" is not a /16 like 10.244.0.0/16", file.ipam_pool);
+        invalid("ipam_pool", message)
+    })?;
     Ok(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
         state_key: environment
@@ -179,10 +191,9 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
             )
         })?,
         docker_host: docker_host(file.docker_host)?,
-        ipam_pool: Pool::parse(&file.ipam_pool).ok_or_else(|| {
-            let message = format!("\"{}\" is not a /16 like 10.244.0.0/16", file.ipam_pool);
-            invalid("ipam_pool", message)
-        })?,
+        wg_port: file.wg_port,
+        ipam_pool,
+        mesh_pool: mesh_pool(&file.mesh_pool, ipam_pool)?,
         node_labels: file.node_labels,
         node_unreachable_after: seconds("node_unreachable_after", &file.node_unreachable_after)?,
         audit_retention: file.audit_retention,
@@ -198,6 +209,18 @@ fn socket(key: &str, text: &str, machine: &[IpAddr]) -> Result<SocketAddr, Error
     Ok(SocketAddr::new(
         advertise::choose(key, host, machine)?,
         port,
+    ))
+}
+
+fn mesh_pool(text: &str, ipam_pool: Pool) -> Result<MeshPool, Error> {
+    let shape = || format!("\"{text}\" is not a network from /16 to /28 like 10.245.0.0/24");
+    let pool = MeshPool::parse(text).ok_or_else(|| invalid("mesh_pool", shape()))?;
+    if pool.is_apart_from(ipam_pool) {
+        return Ok(pool);
+    }
+    Err(invalid(
+        "mesh_pool",
+        format!("{pool} lies in ipam_pool {ipam_pool}"),
     ))
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Config;
 
 const FILE: &str = "node.json";
+const MESH_KEY: &str = "mesh.key";
 
 /// What a member needs to come back after a restart.
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,6 +47,17 @@ pub(super) fn save(config: &Config, identity: &Identity) -> io::Result<()> {
     write_secret(&config.data_dir.join(FILE), &json)
 }
 
+/// The private key of this node's end of the mesh, made by `draw` on the first boot.
+pub(super) fn mesh_key(config: &Config, draw: impl FnOnce() -> [u8; 32]) -> io::Result<[u8; 32]> {
+    let path = config.data_dir.join(MESH_KEY);
+    if let Some(key) = read_key(&path)? {
+        return Ok(key);
+    }
+    let key = draw();
+    write_secret(&path, jaco_core::manifest::hash::hex(&key).as_bytes())?;
+    Ok(key)
+}
+
 /// Puts away everything that a membership left, for a person to look at; deletes nothing.
 pub(super) fn set_aside(config: &Config, suffix: &str) -> io::Result<()> {
     for name in [FILE, "raft"] {
@@ -65,12 +77,16 @@ pub(super) fn prepare(config: &Config) -> io::Result<()> {
 
 /// The state key, if there is one.
 pub(super) fn load_state_key(config: &Config) -> io::Result<Option<[u8; 32]>> {
-    match fs::read_to_string(&config.state_key) {
+    read_key(&config.state_key)
+}
+
+fn read_key(path: &Path) -> io::Result<Option<[u8; 32]>> {
+    match fs::read_to_string(path) {
         Ok(hex) => {
             let bytes = jaco_core::manifest::hash::unhex(hex.trim());
             let key = bytes.and_then(|bytes| bytes.try_into().ok());
-            key.map(Some)
-                .ok_or_else(|| io::Error::other("the state key is not 64 hex digits"))
+            let shape = || io::Error::other(format!("{} is not 64 hex digits", path.display()));
+            key.map(Some).ok_or_else(shape)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -167,6 +167,7 @@ impl ControlPlane for Plane {
             ca_cert,
             ca_key_sealed: hex(&opened.sealer.seal(CA_KEY, ca_key.as_bytes())),
             ipam_pool: config.ipam_pool,
+            mesh_pool: config.mesh_pool,
             node: self.new_node(serial),
             token_hash: sha256_hex(token.as_bytes()),
         };

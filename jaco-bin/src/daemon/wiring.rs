@@ -9,21 +9,23 @@ use jaco_adapters::api::server::Entrance;
 use jaco_adapters::api::{Client, node, server};
 use jaco_adapters::docker::DockerRuntime;
 use jaco_adapters::ingress::HyperIngress;
+use jaco_adapters::netlink::LinuxNetwork;
 use jaco_adapters::raft::{self, Peers, RaftConsensus};
 use jaco_adapters::seal::AesSealer;
 use jaco_adapters::transport::{incoming, pki, tls};
+use jaco_adapters::wireguard::WireGuardMesh;
 use jaco_core::error::{Error, ErrorCode};
 use jaco_core::id::{ClusterId, NodeName, ReplicaId};
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::control_plane::{Admission, AdmissionRequest};
-use jaco_core::ports::{Clock, Consensus, ControlPlane, RuntimeError, Sealer};
+use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use super::config::{Config, Environment};
 use super::drive::{self, Member};
-use super::identity::Identity;
+use super::identity::{self, Identity};
 
 pub(super) use jaco_adapters::system::{SystemClock, SystemIds};
 
@@ -106,6 +108,12 @@ pub(super) fn member(
         .parent()
         .unwrap_or(Path::new("/run"))
         .join("files");
+    let draw = || {
+        let mut key = [0; 32];
+        SystemIds.fill(&mut key);
+        key
+    };
+    let mesh_key = identity::mesh_key(config, draw).context("read the key of the mesh")?;
     let runtime = Arc::new(DockerRuntime::connect(&config.docker_host, files));
     Ok(Arc::new(Member {
         config: Arc::clone(config),
@@ -117,6 +125,9 @@ pub(super) fn member(
         logs: Arc::clone(&runtime) as _,
         bridges: runtime,
         ingress: Arc::new(HyperIngress::start(config.http)),
+        mesh: Arc::new(WireGuardMesh::new(mesh_key, config.wg_port)),
+        host: Arc::new(LinuxNetwork),
+        mesh_end: Default::default(),
         bridge_use: Default::default(),
     }))
 }
@@ -128,6 +139,7 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::heartbeat::run(Arc::clone(member)));
     tokio::spawn(drive::runtime::run(Arc::clone(member)));
     tokio::spawn(drive::network::run(Arc::clone(member)));
+    tokio::spawn(drive::mesh::run(Arc::clone(member)));
     tokio::spawn(drive::ingress::run(Arc::clone(member)));
 }
 

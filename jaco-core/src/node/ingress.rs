@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::mesh;
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::state::ClusterState;
 use crate::id::{DeploymentName, Domain, NodeName, ReplicaId, ServiceName};
@@ -82,8 +83,7 @@ pub fn covers(prefix: &str, path: &str) -> bool {
     }
 }
 
-/// What this node serves. Until the mesh carries traffic between nodes, only replicas of this
-/// node can be dialled, so only they are named.
+/// What this node serves: every route and published port, with the replicas that it can dial.
 pub fn table(state: &ClusterState, node: &NodeName) -> RouteTable {
     let mut table = RouteTable::default();
     for deployment in state
@@ -91,8 +91,9 @@ pub fn table(state: &ClusterState, node: &NodeName) -> RouteTable {
         .values()
         .filter(|deployment| !deployment.deleting)
     {
-        add_routes(&mut table, deployment, node);
-        add_ports(&mut table, deployment, node);
+        let reach = Reach { state, node };
+        add_routes(&mut table, deployment, reach);
+        add_ports(&mut table, deployment, reach);
     }
     for routes in table.domains.values_mut() {
         routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
@@ -100,7 +101,14 @@ pub fn table(state: &ClusterState, node: &NodeName) -> RouteTable {
     table
 }
 
-fn add_routes(table: &mut RouteTable, deployment: &Deployment, node: &NodeName) {
+/// From where the replicas are dialled.
+#[derive(Clone, Copy)]
+struct Reach<'a> {
+    state: &'a ClusterState,
+    node: &'a NodeName,
+}
+
+fn add_routes(table: &mut RouteTable, deployment: &Deployment, reach: Reach<'_>) {
     for route in &deployment.spec().routes {
         table
             .domains
@@ -112,18 +120,18 @@ fn add_routes(table: &mut RouteTable, deployment: &Deployment, node: &NodeName) 
                 tls: route.tls,
                 deployment: deployment.name.clone(),
                 service: route.service.clone(),
-                upstreams: upstreams(deployment, &route.service, route.port, node),
+                upstreams: upstreams(deployment, &route.service, route.port, reach),
             });
     }
 }
 
-fn add_ports(table: &mut RouteTable, deployment: &Deployment, node: &NodeName) {
+fn add_ports(table: &mut RouteTable, deployment: &Deployment, reach: Reach<'_>) {
     for (name, service) in &deployment.spec().services {
         for port in &service.ports {
             let route = PortRoute {
                 deployment: deployment.name.clone(),
                 service: name.clone(),
-                upstreams: upstreams(deployment, name, port.container, node),
+                upstreams: upstreams(deployment, name, port.container, reach),
             };
             table.ports.insert((port.host, port.protocol), route);
         }
@@ -134,13 +142,15 @@ fn upstreams(
     deployment: &Deployment,
     service: &ServiceName,
     port: u16,
-    node: &NodeName,
+    reach: Reach<'_>,
 ) -> Arc<Vec<Upstream>> {
-    let dialled = |replica: &Arc<Replica>| replica.is_serving() && replica.node == *node;
+    let Reach { state, node } = reach;
+    let dialled =
+        |replica: &Arc<Replica>| replica.is_serving() && mesh::reaches(state, node, &replica.node);
     let upstream = |replica: &Arc<Replica>, address: Ipv4Addr| Upstream {
         replica: replica.id.clone(),
         address: SocketAddrV4::new(address, port),
-        local: true,
+        local: replica.node == *node,
     };
     let replicas = deployment
         .replicas_of(service)

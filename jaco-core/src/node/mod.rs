@@ -10,5 +10,6 @@ pub mod containers;
 pub mod gates;
 pub mod health;
 pub mod ingress;
+pub mod mesh;
 pub mod pulls;
 pub mod report;

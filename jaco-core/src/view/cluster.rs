@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::audit::{Event, EventType};
-use crate::cluster::node::NodeStatus;
+use crate::cluster::node::{MeshBackend, Node, NodeStatus};
 use crate::cluster::state::ClusterState;
 use crate::id::{ClusterId, Identity, NodeName};
 use crate::manifest::hash::sha256_hex;
@@ -65,6 +65,7 @@ pub struct NodeRow {
     pub hostname: NodeName,
     pub address: String,
     pub status: NodeStatus,
+    pub mesh: MeshState,
     /// `docker <version>`, or `unreachable`.
     pub engine: String,
     pub labels: BTreeMap<String, String>,
@@ -72,6 +73,16 @@ pub struct NodeRow {
     pub cpu: Usage,
     /// Reserved and available bytes.
     pub memory: Usage,
+}
+
+/// How a node is on the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum MeshState {
+    Kernel,
+    Userspace,
+    Down,
 }
 
 /// What is reserved of what there is.
@@ -158,6 +169,7 @@ pub fn nodes(state: &ClusterState) -> NodeList {
             hostname: node.name.clone(),
             address: node.api_address.clone(),
             status: node.status(),
+            mesh: mesh(node),
             engine: node.engine().map_or_else(
                 || "unreachable".to_owned(),
                 |e| format!("docker {}", e.version),
@@ -179,6 +191,15 @@ pub fn nodes(state: &ClusterState) -> NodeList {
     });
     NodeList {
         nodes: rows.collect(),
+    }
+}
+
+fn mesh(node: &Node) -> MeshState {
+    let end = node.report.as_ref().and_then(|report| report.mesh.as_ref());
+    match end.map(|end| end.backend) {
+        Some(MeshBackend::Kernel) => MeshState::Kernel,
+        Some(MeshBackend::Userspace) => MeshState::Userspace,
+        None => MeshState::Down,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::cluster::deployment::{Deployment, Phase};
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, Domain, NodeName, ServiceName};
+use crate::node::mesh;
 
 /// One line of `jaco status` and `jaco get routes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct DomainRoute {
     pub strip_path: bool,
     pub ready_replicas: usize,
     pub total_replicas: usize,
-    /// What stands in the way, e.g. that the asked node runs no replica.
+    /// What stands in the way, e.g. that the asked node reaches no replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -85,8 +86,8 @@ pub fn detail(
                     .filter(|r| r.phase == Phase::Active)
             };
             let ready = active().filter(|replica| replica.is_serving()).count();
-            let here = active()
-                .filter(|r| r.is_serving() && r.node == *node)
+            let reached = active()
+                .filter(|r| r.is_serving() && mesh::reaches(state, node, &r.node))
                 .count();
             routes.push(DomainRoute {
                 path: route.path.clone(),
@@ -98,7 +99,7 @@ pub fn detail(
                 strip_path: route.strip_path,
                 ready_replicas: ready,
                 total_replicas: active().count(),
-                note: note(node, ready, here),
+                note: note(node, ready, reached),
             });
         }
     }
@@ -113,12 +114,11 @@ pub fn detail(
     })
 }
 
-fn note(node: &NodeName, ready: usize, here: usize) -> Option<String> {
-    match (ready, here) {
+fn note(node: &NodeName, ready: usize, reached: usize) -> Option<String> {
+    match (ready, reached) {
         (0, _) => Some("no replica is ready: requests get 502".to_owned()),
         (_, 0) => Some(format!(
-            "no ready replica on {node}: requests to this node get 502 until the mesh \
-             between nodes is there"
+            "{node} reaches none of the ready replicas: its mesh, or that of their nodes, is down"
         )),
         _ => None,
     }

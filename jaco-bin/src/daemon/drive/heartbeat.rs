@@ -12,6 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
+    let mut mesh_end = member.mesh_end.subscribe();
     loop {
         let engine = match member.runtime.describe().await {
             Ok(engine) => Some(engine),
@@ -24,6 +25,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             engine,
             labels: member.config.node_labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            mesh: mesh_end.borrow_and_update().clone(),
         };
         let state = member.state();
         let known = state.nodes.get(&member.name);
@@ -36,6 +38,6 @@ pub(crate) async fn run(member: Arc<Member>) {
         } else {
             Duration::from_millis(200)
         };
-        tokio::time::sleep(limit).await;
+        let _ = tokio::time::timeout(limit, mesh_end.changed()).await;
     }
 }

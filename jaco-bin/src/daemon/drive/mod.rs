@@ -4,6 +4,7 @@
 pub(super) mod heartbeat;
 pub(super) mod ingress;
 pub(super) mod membership;
+pub(super) mod mesh;
 pub(super) mod network;
 pub(super) mod runtime;
 pub(super) mod scheduler;
@@ -12,12 +13,15 @@ mod starts;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jaco_core::cluster::node::MeshEnd;
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, NodeName};
+use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
-    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, IngressProxy,
+    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, HostNetwork, IngressProxy,
+    Mesh, RuntimeError,
 };
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 
 use super::config::Config;
 
@@ -32,6 +36,10 @@ pub(super) struct Member {
     pub(super) logs: Arc<dyn ContainerLogs>,
     pub(super) bridges: Arc<dyn BridgeNetworks>,
     pub(super) ingress: Arc<dyn IngressProxy>,
+    pub(super) mesh: Arc<dyn Mesh>,
+    pub(super) host: Arc<dyn HostNetwork>,
+    /// This node's end of the mesh while it is up.
+    pub(super) mesh_end: watch::Sender<Option<MeshEnd>>,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.
     pub(super) bridge_use: RwLock<()>,
@@ -60,6 +68,13 @@ impl Member {
                 false
             }
         }
+    }
+
+    /// Makes a bridge, and lets it answer for what is behind the mesh.
+    async fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), RuntimeError> {
+        self.bridges.ensure(bridge).await?;
+        let prepared = self.host.prepare_bridge(&bridge.interface).await;
+        prepared.map_err(|error| RuntimeError::Refused(error.to_string()))
     }
 
     /// Waits for a newer state than `index`, but not longer than `limit`.

@@ -1,30 +1,38 @@
-//! Network: removes engine networks that no replica of this node needs any more. Those that
-//! are needed are made on the way to a container's start.
+//! Network: keeps the engine networks and bridges that replicas of this node need, and removes
+//! those that none needs any more. New ones are made on the way to a container's start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jaco_core::node::bridges::{self, Action};
 
 use super::{Member, SAFETY_TICK};
 
+/// After a step that failed.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     member.recovered().await;
-    let mut needed = None;
+    let mut settled = None;
     loop {
-        let index = member.state().index;
-        let now_needed: Vec<String> = bridges::desired(&member.state(), &member.name)
-            .into_keys()
-            .collect();
-        if needed.as_ref() != Some(&now_needed) {
+        let state = member.state();
+        let needed = bridges::desired(&state, &member.name);
+        let mut limit = SAFETY_TICK;
+        if settled.as_ref() != Some(&needed) {
             if reconcile(&member).await {
-                needed = Some(now_needed);
+                settled = Some(needed);
             } else {
-                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                continue;
+                limit = RETRY;
             }
         }
-        member.woken(index, SAFETY_TICK).await;
+        if tokio::time::timeout(limit, member.consensus.applied_after(state.index))
+            .await
+            .is_err()
+        {
+            // The safety tick looks at what is there even though nothing else is wanted.
+            settled = None;
+        }
     }
 }
 
@@ -41,12 +49,16 @@ async fn reconcile(member: &Member) -> bool {
     let desired = bridges::desired(&member.state(), &member.name);
     let mut done = true;
     for action in bridges::diff(&desired, &observed) {
-        let outcome = match &action {
-            Action::Ensure(bridge) => member.bridges.ensure(bridge).await,
-            Action::Remove(name) => member.bridges.remove(name).await,
-        };
-        if let Err(error) = outcome {
+        if let Action::Remove(name) = &action
+            && let Err(error) = member.bridges.remove(name).await
+        {
             tracing::debug!(subsystem = "network", ?action, %error, "network step failed");
+            done = false;
+        }
+    }
+    for bridge in desired.values() {
+        if let Err(error) = member.ensure_bridge(bridge).await {
+            tracing::debug!(subsystem = "network", ?bridge.interface, %error, "prepare bridge");
             done = false;
         }
     }

@@ -49,6 +49,7 @@ async fn present(member: &Member, term: u64) -> bool {
             node: member.name.clone(),
             term,
             ipam_pool: config.ipam_pool,
+            mesh_pool: config.mesh_pool,
             audit_retention: config.audit_retention,
         })
         .await

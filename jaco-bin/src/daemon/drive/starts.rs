@@ -82,7 +82,7 @@ impl Starts {
                     && bridge.scope.network == *network
             };
             if let Some(bridge) = wanted.values().find(of_replica) {
-                member.bridges.ensure(bridge).await?;
+                member.ensure_bridge(bridge).await?;
             }
         }
         tracing::info!(subsystem = "runtime", %replica, "starting container");

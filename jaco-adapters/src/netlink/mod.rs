@@ -1,0 +1,167 @@
+//! The kernel's routes and settings behind the `HostNetwork` port (spec 07).
+
+mod passages;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use jaco_core::node::mesh::{INTERFACE, Passage};
+use jaco_core::ports::{HostError, HostNetwork};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{Error, Handle, RouteMessageBuilder};
+use tokio::task::AbortHandle;
+
+/// Where the kernel's settings are.
+const SETTINGS: &str = "/proc/sys/net/ipv4";
+
+/// This host's kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinuxNetwork;
+
+#[async_trait]
+impl HostNetwork for LinuxNetwork {
+    async fn routes(&self) -> Result<BTreeSet<Ipv4Addr>, HostError> {
+        let kernel = Kernel::open()?;
+        let Some(index) = kernel.index(INTERFACE).await? else {
+            return Ok(BTreeSet::new());
+        };
+        let any = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes = kernel.handle.route().get(any).execute();
+        let routes: Vec<_> = routes.try_collect().await.map_err(|error| failed(&error))?;
+        Ok(routes
+            .iter()
+            .filter_map(|route| host_route(route, index))
+            .collect())
+    }
+
+    async fn add_route(&self, to: Ipv4Addr, source: Ipv4Addr) -> Result<(), HostError> {
+        let kernel = Kernel::open()?;
+        let missing = || HostError::Failed(format!("there is no interface {INTERFACE}"));
+        let index = kernel.index(INTERFACE).await?.ok_or_else(missing)?;
+        let route = route(to, index).pref_source(source).build();
+        let added = kernel.handle.route().add(route).replace().execute().await;
+        added.map_err(|error| failed(&error))
+    }
+
+    async fn remove_route(&self, to: Ipv4Addr) -> Result<(), HostError> {
+        let kernel = Kernel::open()?;
+        let Some(index) = kernel.index(INTERFACE).await? else {
+            return Ok(());
+        };
+        match kernel
+            .handle
+            .route()
+            .del(route(to, index).build())
+            .execute()
+            .await
+        {
+            Err(error) if code(&error) == Some(nix::libc::ESRCH) => Ok(()),
+            done => done.map_err(|error| failed(&error)),
+        }
+    }
+
+    async fn prepare_bridge(&self, interface: &str) -> Result<(), HostError> {
+        // Without a delay of zero a first packet waits up to 0.8 s for its answer.
+        set(&format!("conf/{interface}/proxy_arp"), "1")?;
+        set(&format!("neigh/{interface}/proxy_delay"), "0")
+    }
+
+    async fn ensure_passages(&self, passages: &[Passage]) -> Result<(), HostError> {
+        set("ip_forward", "1")?;
+        // Loose: what a replica elsewhere sends may come in before its route is there.
+        set(&format!("conf/{INTERFACE}/rp_filter"), "2")?;
+        passages::ensure(passages).await
+    }
+}
+
+/// A connection to the kernel; ends when dropped.
+struct Kernel {
+    handle: Handle,
+    connection: AbortHandle,
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Kernel {
+    fn open() -> Result<Self, HostError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| io_failed(&e))?;
+        let connection = tokio::spawn(connection).abort_handle();
+        Ok(Self { handle, connection })
+    }
+
+    async fn index(&self, name: &str) -> Result<Option<u32>, HostError> {
+        let mut found = self.handle.link().get().match_name(name).execute();
+        match found.try_next().await {
+            Ok(link) => Ok(link.map(|link| link.header.index)),
+            Err(error) if code(&error) == Some(nix::libc::ENODEV) => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+fn route(to: Ipv4Addr, index: u32) -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+}
+
+/// The destination of a /32 route out of an interface, in the main table.
+fn host_route(route: &RouteMessage, index: u32) -> Option<Ipv4Addr> {
+    let out = route.attributes.contains(&RouteAttribute::Oif(index));
+    let main = route.header.table == rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN;
+    if !out || !main || route.header.destination_prefix_length != 32 {
+        return None;
+    }
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+            _ => None,
+        })
+}
+
+/// Writes a setting of the kernel unless it has the value.
+fn set(name: &str, value: &str) -> Result<(), HostError> {
+    let path = Path::new(SETTINGS).join(name);
+    let told = |error: io::Error| match io_failed(&error) {
+        HostError::Unavailable(reason) => {
+            HostError::Unavailable(format!("{}: {reason}", path.display()))
+        }
+        HostError::Failed(reason) => HostError::Failed(format!("{}: {reason}", path.display())),
+    };
+    if std::fs::read_to_string(&path).map_err(told)?.trim() == value {
+        return Ok(());
+    }
+    std::fs::write(&path, value).map_err(told)
+}
+
+fn code(error: &Error) -> Option<i32> {
+    match error {
+        Error::NetlinkError(message) => message.to_io().raw_os_error(),
+        _ => None,
+    }
+}
+
+fn failed(error: &Error) -> HostError {
+    match error {
+        Error::NetlinkError(message) => io_failed(&message.to_io()),
+        other => HostError::Failed(other.to_string()),
+    }
+}
+
+fn io_failed(error: &io::Error) -> HostError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => HostError::Unavailable(error.to_string()),
+        _ => HostError::Failed(error.to_string()),
+    }
+}
