@@ -7,6 +7,7 @@ pub mod api;
 pub mod docker;
 pub mod ingress;
 pub mod netlink;
+pub mod nftables;
 pub mod raft;
 pub mod seal;
 pub mod system;

@@ -7,9 +7,11 @@ use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::command::{ClusterInit, NewNode, Observed};
 use jaco_core::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
 use jaco_core::cluster::mesh_pool::MeshPool;
-use jaco_core::cluster::node::{Engine, NodeReport};
+use jaco_core::cluster::node::{Engine, Isolation, MeshBackend, MeshEnd, NodeReport};
 use jaco_core::cluster::{Applied, ClusterState, Command, Entry, Proposal, apply};
-use jaco_core::id::{ClusterId, DeploymentName, Identity, NodeName, ServiceName, SpecHash};
+use jaco_core::id::{
+    ClusterId, DeploymentName, Identity, MeshKey, NodeName, ServiceName, SpecHash,
+};
 use jaco_core::manifest::Bundle;
 use jaco_core::manifest::spec::{
     ContainerSpec, DeploymentSpec, NetworkAttachment, NetworkMode, NetworkSpec, Placement,
@@ -120,7 +122,8 @@ impl Cluster {
             engine: Some(engine),
             labels,
             version: "test".to_owned(),
-            ..NodeReport::default()
+            mesh: Some(mesh_end(name)),
+            isolation: Isolation::Verified,
         };
         self.must(Command::NodeReport {
             node: NodeName::new(name),
@@ -269,5 +272,18 @@ pub fn service(replicas: u32, hash: &str) -> ServiceSpec {
         restart: RestartPolicy::default(),
         pull_policy: PullPolicy::default(),
         spec_hash: SpecHash::new(hash),
+    }
+}
+
+/// A mesh end whose key is the node's own.
+fn mesh_end(name: &str) -> MeshEnd {
+    let mut key = [0; 32];
+    for (byte, letter) in key.iter_mut().zip(name.bytes()) {
+        *byte = letter;
+    }
+    MeshEnd {
+        public_key: MeshKey(key),
+        port: 51820,
+        backend: MeshBackend::Userspace,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::command::{ClusterInit, NewNode, Step};
 use jaco_core::cluster::mesh_pool::MeshPool;
-use jaco_core::cluster::node::{Engine, NodeReport};
+use jaco_core::cluster::node::{Engine, Isolation, NodeReport};
 use jaco_core::cluster::{ClusterState, Command, Entry, Proposal, apply};
 use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::manifest::spec::Resources;
@@ -120,6 +120,7 @@ fn two_cores() -> NodeReport {
         labels: [].into(),
         version: "example".to_owned(),
         mesh: None,
+        isolation: Isolation::Verified,
     }
 }
 

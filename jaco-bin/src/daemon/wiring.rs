@@ -10,6 +10,7 @@ use jaco_adapters::api::{Client, node, server};
 use jaco_adapters::docker::DockerRuntime;
 use jaco_adapters::ingress::HyperIngress;
 use jaco_adapters::netlink::LinuxNetwork;
+use jaco_adapters::nftables::Nftables;
 use jaco_adapters::raft::{self, Peers, RaftConsensus};
 use jaco_adapters::seal::AesSealer;
 use jaco_adapters::transport::{incoming, pki, tls};
@@ -127,7 +128,9 @@ pub(super) fn member(
         ingress: Arc::new(HyperIngress::start(config.http)),
         mesh: Arc::new(WireGuardMesh::new(mesh_key, config.wg_port)),
         host: Arc::new(LinuxNetwork),
-        mesh_end: Default::default(),
+        firewall: Arc::new(Nftables::start()),
+        facts: Default::default(),
+        isolated_at: Default::default(),
         bridge_use: Default::default(),
     }))
 }
@@ -140,6 +143,7 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::runtime::run(Arc::clone(member)));
     tokio::spawn(drive::network::run(Arc::clone(member)));
     tokio::spawn(drive::mesh::run(Arc::clone(member)));
+    tokio::spawn(drive::firewall::run(Arc::clone(member)));
     tokio::spawn(drive::ingress::run(Arc::clone(member)));
 }
 

@@ -24,6 +24,8 @@ pub enum EventType {
     TokenRevoke,
     SubnetAllocated,
     SubnetReleased,
+    IsolationRulesetReconciled,
+    IsolationUnavailable,
     PrivilegedWorkloadAdmitted,
 }
 
@@ -41,6 +43,8 @@ impl EventType {
         EventType::TokenRevoke,
         EventType::SubnetAllocated,
         EventType::SubnetReleased,
+        EventType::IsolationRulesetReconciled,
+        EventType::IsolationUnavailable,
         EventType::PrivilegedWorkloadAdmitted,
     ];
 
@@ -58,6 +62,8 @@ impl EventType {
             EventType::TokenRevoke => "token_revoke",
             EventType::SubnetAllocated => "subnet_allocated",
             EventType::SubnetReleased => "subnet_released",
+            EventType::IsolationRulesetReconciled => "isolation_ruleset_reconciled",
+            EventType::IsolationUnavailable => "isolation_unavailable",
             EventType::PrivilegedWorkloadAdmitted => "privileged_workload_admitted",
         }
     }

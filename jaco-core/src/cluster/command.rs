@@ -64,6 +64,9 @@ pub enum Command {
     /// What a node says of itself.
     #[allow(missing_docs)]
     NodeReport { node: NodeName, report: NodeReport },
+    /// A node's packet filter was changed by others, and has been put right.
+    #[allow(missing_docs)]
+    IsolationRepaired { node: NodeName, diff: Vec<String> },
     /// What the leader found about a node.
     #[allow(missing_docs)]
     NodeCondition {

@@ -29,6 +29,16 @@ impl MeshPool {
         sound.then_some(pool)
     }
 
+    /// Its first address.
+    pub fn base(self) -> Ipv4Addr {
+        self.base
+    }
+
+    /// The length of its prefix.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
     /// True when no address is in both.
     pub fn is_apart_from(self, pool: Pool) -> bool {
         !pool.contains(self.base)

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::ErrorCode;
 use crate::id::{MemberId, MeshKey, NodeName};
 use crate::manifest::spec::Resources;
 use crate::time::Timestamp;
@@ -43,6 +44,33 @@ pub struct NodeReport {
     pub version: String,
     /// Absent while the node has no mesh interface.
     pub mesh: Option<MeshEnd>,
+    /// Whether its packet filter keeps containers apart.
+    pub isolation: Isolation,
+}
+
+/// What a node knows of its packet filter (spec 07, Isolation).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Not loaded yet.
+    #[default]
+    Pending,
+    /// Loaded, read back and found equal.
+    Verified,
+    /// It cannot be loaded, or what was read back differs: no container is placed here.
+    #[allow(missing_docs)]
+    Unavailable { code: ErrorCode, reason: String },
+}
+
+impl NodeReport {
+    fn status(&self) -> NodeStatus {
+        match (&self.engine, &self.isolation) {
+            (None, _) => NodeStatus::DockerUnreachable,
+            (_, Isolation::Unavailable { .. }) => NodeStatus::IsolationUnavailable,
+            (_, Isolation::Pending) => NodeStatus::Joining,
+            (Some(_), Isolation::Verified) => NodeStatus::Ready,
+        }
+    }
 }
 
 /// A node's end of the mesh (spec 07).
@@ -109,11 +137,15 @@ impl Node {
         match (&self.condition, &self.report) {
             (NodeCondition::Unreachable, _) => NodeStatus::Unreachable,
             (NodeCondition::Reachable, None) => NodeStatus::Joining,
-            (NodeCondition::Reachable, Some(NodeReport { engine: None, .. })) => {
-                NodeStatus::DockerUnreachable
-            }
-            (NodeCondition::Reachable, Some(_)) => NodeStatus::Ready,
+            (NodeCondition::Reachable, Some(report)) => report.status(),
         }
+    }
+
+    /// What its packet filter was last reported to be.
+    pub fn isolation(&self) -> &Isolation {
+        self.report
+            .as_ref()
+            .map_or(&Isolation::Pending, |report| &report.isolation)
     }
 
     /// Its engine, when it answers.

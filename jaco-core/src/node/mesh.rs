@@ -97,8 +97,7 @@ pub fn desired(
         if other.name == *node {
             return None;
         }
-        let host = other.host().trim_matches(['[', ']']);
-        let endpoint = SocketAddr::new(resolve(host)?, end.port);
+        let endpoint = SocketAddr::new(resolved(&other.api_address, &resolve)?, end.port);
         let mut allowed = behind.remove(&other.name).unwrap_or_default();
         allowed.insert(other.mesh_address);
         let key = end.public_key;
@@ -126,6 +125,12 @@ pub fn reaches(state: &ClusterState, from: &NodeName, to: &NodeName) -> bool {
         Some(node.condition)
     };
     from == to || meshed(from).is_some() && meshed(to) == Some(NodeCondition::Reachable)
+}
+
+/// The address of the host of `host:port`.
+pub(super) fn resolved(address: &str, resolve: &impl Fn(&str) -> Option<IpAddr>) -> Option<IpAddr> {
+    let (host, _) = address.rsplit_once(':')?;
+    resolve(host.trim_matches(['[', ']']))
 }
 
 /// Every /16 that addresses were taken from, and the pool of mesh addresses.

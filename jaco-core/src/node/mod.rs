@@ -7,6 +7,7 @@ pub mod advertise;
 pub mod balance;
 pub mod bridges;
 pub mod containers;
+pub mod firewall;
 pub mod gates;
 pub mod health;
 pub mod ingress;

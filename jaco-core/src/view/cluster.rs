@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::audit::{Event, EventType};
-use crate::cluster::node::{MeshBackend, Node, NodeStatus};
+use crate::cluster::node::{Isolation, MeshBackend, Node, NodeStatus};
 use crate::cluster::state::ClusterState;
 use crate::id::{ClusterId, Identity, NodeName};
 use crate::manifest::hash::sha256_hex;
@@ -66,6 +66,10 @@ pub struct NodeRow {
     pub address: String,
     pub status: NodeStatus,
     pub mesh: MeshState,
+    pub isolation: IsolationState,
+    /// Why isolation is unavailable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation_reason: Option<String>,
     /// `docker <version>`, or `unreachable`.
     pub engine: String,
     pub labels: BTreeMap<String, String>,
@@ -83,6 +87,16 @@ pub enum MeshState {
     Kernel,
     Userspace,
     Down,
+}
+
+/// Whether a node keeps containers apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum IsolationState {
+    Pending,
+    Verified,
+    Unavailable,
 }
 
 /// What is reserved of what there is.
@@ -170,6 +184,15 @@ pub fn nodes(state: &ClusterState) -> NodeList {
             address: node.api_address.clone(),
             status: node.status(),
             mesh: mesh(node),
+            isolation: match node.isolation() {
+                Isolation::Pending => IsolationState::Pending,
+                Isolation::Verified => IsolationState::Verified,
+                Isolation::Unavailable { .. } => IsolationState::Unavailable,
+            },
+            isolation_reason: match node.isolation() {
+                Isolation::Unavailable { code, reason } => Some(format!("{code}: {reason}")),
+                _ => None,
+            },
             engine: node.engine().map_or_else(
                 || "unreachable".to_owned(),
                 |e| format!("docker {}", e.version),

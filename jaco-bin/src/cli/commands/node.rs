@@ -117,6 +117,8 @@ async fn list(context: &Context) -> Result<(), Failure> {
                 node.hostname.to_string(),
                 node.address.clone(),
                 upper(&node.status),
+                upper(&node.mesh),
+                upper(&node.isolation),
                 node.engine.clone(),
                 cores(node.cpu),
                 gibibytes(node.memory),
@@ -125,7 +127,15 @@ async fn list(context: &Context) -> Result<(), Failure> {
         });
         table(
             &[
-                "NODE", "ADDRESS", "STATUS", "ENGINE", "CPU", "MEMORY", "LABELS",
+                "NODE",
+                "ADDRESS",
+                "STATUS",
+                "MESH",
+                "ISOLATION",
+                "ENGINE",
+                "CPU",
+                "MEMORY",
+                "LABELS",
             ],
             rows,
         )

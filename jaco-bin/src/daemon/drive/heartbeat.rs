@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
-    let mut mesh_end = member.mesh_end.subscribe();
+    let mut facts = member.facts.subscribe();
     loop {
         let engine = match member.runtime.describe().await {
             Ok(engine) => Some(engine),
@@ -21,11 +21,13 @@ pub(crate) async fn run(member: Arc<Member>) {
                 None
             }
         };
+        let known_facts = facts.borrow_and_update().clone();
         let report = NodeReport {
             engine,
             labels: member.config.node_labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mesh: mesh_end.borrow_and_update().clone(),
+            mesh: known_facts.mesh,
+            isolation: known_facts.isolation,
         };
         let state = member.state();
         let known = state.nodes.get(&member.name);
@@ -38,6 +40,6 @@ pub(crate) async fn run(member: Arc<Member>) {
         } else {
             Duration::from_millis(200)
         };
-        let _ = tokio::time::timeout(limit, mesh_end.changed()).await;
+        let _ = tokio::time::timeout(limit, facts.changed()).await;
     }
 }

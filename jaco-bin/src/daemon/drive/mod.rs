@@ -1,7 +1,9 @@
 //! The drivers: each waits for a wake, takes a snapshot, asks the core, runs what it says
 //! through ports, and reports what it saw. None of them decides anything.
 
+pub(super) mod firewall;
 pub(super) mod heartbeat;
+mod hosts;
 pub(super) mod ingress;
 pub(super) mod membership;
 pub(super) mod mesh;
@@ -13,13 +15,13 @@ mod starts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jaco_core::cluster::node::MeshEnd;
+use jaco_core::cluster::node::{Isolation, MeshEnd};
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
-    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, HostNetwork, IngressProxy,
-    Mesh, RuntimeError,
+    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, Firewall, HostNetwork,
+    IngressProxy, Mesh, RuntimeError,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -38,12 +40,26 @@ pub(super) struct Member {
     pub(super) ingress: Arc<dyn IngressProxy>,
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) host: Arc<dyn HostNetwork>,
-    /// This node's end of the mesh while it is up.
-    pub(super) mesh_end: watch::Sender<Option<MeshEnd>>,
+    pub(super) firewall: Arc<dyn Firewall>,
+    /// What the network drivers know of this host.
+    pub(super) facts: watch::Sender<HostFacts>,
+    /// The newest index whose isolation was verified; none while there is no isolation.
+    pub(super) isolated_at: watch::Sender<Option<u64>>,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.
     pub(super) bridge_use: RwLock<()>,
 }
+
+/// What a node reports beside its engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct HostFacts {
+    /// Its end of the mesh while it is up.
+    mesh: Option<MeshEnd>,
+    isolation: Isolation,
+}
+
+/// How long a container's start waits for the packet filter to know of it.
+const ISOLATION_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often everything is looked at even though nothing woke a driver.
 const SAFETY_TICK: Duration = Duration::from_secs(30);
@@ -75,6 +91,36 @@ impl Member {
         self.bridges.ensure(bridge).await?;
         let prepared = self.host.prepare_bridge(&bridge.interface).await;
         prepared.map_err(|error| RuntimeError::Refused(error.to_string()))
+    }
+
+    fn show_mesh(&self, mesh: Option<MeshEnd>) {
+        self.show(|facts| facts.mesh = mesh);
+    }
+
+    fn show_isolation(&self, isolation: Isolation) {
+        self.show(|facts| facts.isolation = isolation);
+    }
+
+    fn show(&self, change: impl FnOnce(&mut HostFacts)) {
+        self.facts.send_if_modified(|facts| {
+            let before = facts.clone();
+            change(facts);
+            *facts != before
+        });
+    }
+
+    /// Waits until the packet filter keeps apart what the state names now. No container starts
+    /// before that.
+    async fn isolated(&self) -> Result<(), RuntimeError> {
+        let index = self.state().index;
+        let mut verified = self.isolated_at.subscribe();
+        let there = verified.wait_for(|at| at.is_some_and(|at| at >= index));
+        match tokio::time::timeout(ISOLATION_LIMIT, there).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(RuntimeError::Refused(
+                "the packet filter does not isolate containers on this node".to_owned(),
+            )),
+        }
     }
 
     /// Waits for a newer state than `index`, but not longer than `limit`.

@@ -85,6 +85,7 @@ impl Starts {
                 member.ensure_bridge(bridge).await?;
             }
         }
+        member.isolated().await?;
         tracing::info!(subsystem = "runtime", %replica, "starting container");
         member.runtime.start(&request).await.map(drop)
     }

@@ -7,7 +7,7 @@ use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, ClusterInit, NewNode, Outcome};
 use crate::cluster::deployment::Replica;
 use crate::cluster::mesh_pool::{self, MeshPool};
-use crate::cluster::node::{Node, NodeCondition};
+use crate::cluster::node::{Isolation, Node, NodeCondition, NodeReport};
 use crate::cluster::state::{Cluster, ClusterState};
 use crate::cluster::token::OperatorToken;
 use crate::error::{Error, ErrorCode};
@@ -118,6 +118,36 @@ pub(super) fn update(
     let mut node = Arc::clone(state.node(name)?);
     change(Arc::make_mut(&mut node));
     state.nodes.insert(name.clone(), node);
+    Ok(Outcome::Done)
+}
+
+/// Takes in what a node says of itself. That it cannot keep containers apart is an event.
+pub(super) fn report(state: &mut ClusterState, name: &NodeName, report: &NodeReport) -> Applied {
+    let before = state.node(name)?.isolation().clone();
+    update(state, name, |node| node.report = Some(report.clone()))?;
+    if let Isolation::Unavailable { code, reason } = &report.isolation
+        && !matches!(before, Isolation::Unavailable { .. })
+    {
+        let (system, kind) = (Identity::new("system"), EventType::IsolationUnavailable);
+        let payload: &[(&str, &dyn std::fmt::Display)] =
+            &[("node", name), ("code", &code.as_str()), ("reason", reason)];
+        record(state, &system, kind, payload);
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn repaired(state: &mut ClusterState, name: &NodeName, diff: &[String]) -> Applied {
+    state.node(name)?;
+    let (system, kind) = (
+        Identity::new("system"),
+        EventType::IsolationRulesetReconciled,
+    );
+    record(
+        state,
+        &system,
+        kind,
+        &[("node", name), ("diff", &diff.join("\n"))],
+    );
     Ok(Outcome::Done)
 }
 

@@ -58,9 +58,8 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
         Command::NodeJoin { token_hash, node } => {
             membership::join(state, identity, token_hash, node)
         }
-        Command::NodeReport { node, report } => {
-            membership::update(state, node, |node| node.report = Some(report.clone()))
-        }
+        Command::NodeReport { node, report } => membership::report(state, node, report),
+        Command::IsolationRepaired { node, diff } => membership::repaired(state, node, diff),
         Command::NodeCondition { node, condition } => {
             membership::update(state, node, |node| node.condition = *condition)
         }

@@ -6,6 +6,7 @@ use super::score::{Score, ring_position, score};
 use super::usage::{Cluster, Slot};
 use super::{filter, reject};
 use crate::cluster::deployment::Deployment;
+use crate::cluster::node::NodeStatus;
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
 use crate::manifest::spec::{NetworkMode, Placement, ServiceSpec};
@@ -192,7 +193,8 @@ pub(in crate::scheduler) fn place_at(
     co_located && takes
 }
 
-/// True when a replica stands where its service may not run, while some node may run it.
+/// True when a replica stands where its service may not run, while some node may run it. What
+/// runs on a node that lost its isolation stays: stopping it protects nobody.
 pub(in crate::scheduler) fn is_misplaced(
     demand: &Demand<'_>,
     node: &NodeName,
@@ -205,7 +207,10 @@ pub(in crate::scheduler) fn is_misplaced(
     };
     let stands_well = cluster.position(node).is_some_and(suits);
     let global = demand.service.placement == Placement::Global;
-    !stands_well && (global || (0..cluster.nodes.len()).any(suits))
+    let kept = cluster
+        .position(node)
+        .is_some_and(|i| cluster.nodes[i].node.status() == NodeStatus::IsolationUnavailable);
+    !stands_well && !kept && (global || (0..cluster.nodes.len()).any(suits))
 }
 
 /// For each node, why it would or would not take one more replica of the service.
