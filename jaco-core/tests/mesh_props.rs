@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use jaco_core::cluster::Command;
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::id::{MeshKey, NodeName};
+use jaco_core::manifest::spec::{Protocol, PublishedPort};
 use jaco_core::node::ingress;
 use jaco_core::node::mesh::{self, Mesh, Peer, PeerAction, RouteAction};
 use jaco_testkit::builders::{Cluster, deployment, service};
@@ -111,11 +112,11 @@ proptest! {
 fn ingress_dials_replicas_everywhere_but_on_nodes_that_are_not_heard_from() {
     let mut cluster = Cluster::of(3);
     let mut web = service(3, "a");
-    web.ports = vec![jaco_core::manifest::spec::PortSpec {
+    web.ports = vec![PublishedPort {
         host: 6379,
         container: 6379,
-        protocol: jaco_core::manifest::spec::Protocol::Tcp,
-        ..Default::default()
+        protocol: Protocol::Tcp,
+        proxy_protocol: false,
     }];
     cluster.deploy(deployment("d", [("web", web)])).unwrap();
     cluster.settle();
