@@ -7,6 +7,8 @@ pub mod advertise;
 pub mod balance;
 pub mod bridges;
 pub mod containers;
+pub mod dns;
+pub mod forward;
 pub mod gates;
 pub mod health;
 pub mod ingress;
