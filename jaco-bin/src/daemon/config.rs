@@ -10,6 +10,7 @@ use std::time::Duration;
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::error::{Error, ErrorCode};
 use jaco_core::node::advertise;
+use jaco_core::node::forward::{self, Upstreams};
 use serde::Deserialize;
 
 /// Where the file is when neither flag nor `JACO_CONFIG` says so.
@@ -29,10 +30,28 @@ struct File {
     http_addr: String,
     docker_host: String,
     ipam_pool: String,
+    dns: Dns,
     node_labels: BTreeMap<String, String>,
     node_unreachable_after: String,
     audit_retention: usize,
     log_level: String,
+}
+
+/// The key `dns`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Dns {
+    forwarders: Vec<String>,
+    timeout: String,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            forwarders: Vec::new(),
+            timeout: "2s".to_owned(),
+        }
+    }
 }
 
 impl Default for File {
@@ -47,6 +66,7 @@ impl Default for File {
             http_addr: "0.0.0.0:80".to_owned(),
             docker_host: "unix:///var/run/docker.sock".to_owned(),
             ipam_pool: "10.244.0.0/16".to_owned(),
+            dns: Dns::default(),
             node_labels: BTreeMap::new(),
             node_unreachable_after: "5s".to_owned(),
             audit_retention: 10_000,
@@ -72,6 +92,10 @@ pub struct Config {
     pub http: SocketAddr,
     pub docker_host: String,
     pub ipam_pool: Pool,
+    /// Who is asked for names that are not ours.
+    pub dns_upstreams: Upstreams,
+    /// How long one of them may take.
+    pub dns_timeout: Duration,
     pub node_labels: BTreeMap<String, String>,
     pub node_unreachable_after: Duration,
     pub audit_retention: usize,
@@ -99,6 +123,8 @@ pub struct Environment {
     pub state_key: Option<PathBuf>,
     pub hostname: String,
     pub addresses: Vec<IpAddr>,
+    /// The text of `/etc/resolv.conf`.
+    pub resolv_conf: String,
 }
 
 /// Reads and checks a configuration. A missing file means all defaults, unless it was asked
@@ -159,6 +185,11 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
         let message = format!("\"{log_level}\" is not one of debug, info, warn, error");
         return Err(invalid("log_level", message));
     }
+    let ipam_pool = Pool::parse(&file.ipam_pool).ok_or_else(|| {
+        let message = format!("\"{}\" is not a /16 like 10.244.0.0/16", file.ipam_pool);
+        invalid("ipam_pool", message)
+    })?;
+    let resolv_conf = &environment.resolv_conf;
     Ok(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
         state_key: environment
@@ -179,10 +210,9 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
             )
         })?,
         docker_host: docker_host(file.docker_host)?,
-        ipam_pool: Pool::parse(&file.ipam_pool).ok_or_else(|| {
-            let message = format!("\"{}\" is not a /16 like 10.244.0.0/16", file.ipam_pool);
-            invalid("ipam_pool", message)
-        })?,
+        ipam_pool,
+        dns_upstreams: forward::upstreams(&file.dns.forwarders, resolv_conf, ipam_pool)?,
+        dns_timeout: seconds("dns.timeout", &file.dns.timeout)?,
         node_labels: file.node_labels,
         node_unreachable_after: seconds("node_unreachable_after", &file.node_unreachable_after)?,
         audit_retention: file.audit_retention,

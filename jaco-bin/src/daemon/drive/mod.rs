@@ -1,6 +1,7 @@
 //! The drivers: each waits for a wake, takes a snapshot, asks the core, runs what it says
 //! through ports, and reports what it saw. None of them decides anything.
 
+pub(super) mod dns;
 pub(super) mod heartbeat;
 pub(super) mod ingress;
 pub(super) mod membership;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::ports::{
-    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, IngressProxy,
+    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, DnsResponder, IngressProxy,
 };
 use tokio::sync::RwLock;
 
@@ -32,6 +33,7 @@ pub(super) struct Member {
     pub(super) logs: Arc<dyn ContainerLogs>,
     pub(super) bridges: Arc<dyn BridgeNetworks>,
     pub(super) ingress: Arc<dyn IngressProxy>,
+    pub(super) dns: Arc<dyn DnsResponder>,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.
     pub(super) bridge_use: RwLock<()>,
