@@ -14,7 +14,7 @@ use jaco_testkit::builders::{deployment, seen, service};
 use super::support::{Rig, addresses, question, with_edns};
 
 fn on(networks: &[&str], replicas: u32) -> ServiceSpec {
-    let attached = networks.iter().map(|name| NetworkName::new(name));
+    let attached = networks.iter().map(NetworkName::new);
     ServiceSpec {
         networks: attached
             .map(|name| (name, NetworkAttachment::default()))
