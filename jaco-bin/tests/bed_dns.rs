@@ -43,10 +43,15 @@ fn deploy(bed: &Bed, project: &Project) {
 fn start(host: &Host, project: &Project) {
     host.jaco_json(&["apply", &project.path("jaco.yaml")])
         .unwrap();
-    poll_until(SOON, "everything runs", || {
+    let done = poll_until(SOON, "everything runs", || {
         replicas(host, "names", "running") == 5
-    })
-    .unwrap();
+    });
+    if done.is_err() {
+        panic!(
+            "{}",
+            host.jaco_text(&["status", "names", "-o", "json"]).unwrap()
+        );
+    }
 }
 
 /// What `nslookup` prints in a container; it asks the container's own resolver unless told.

@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
+use hickory_proto::op::{Message, OpCode, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 use jaco_core::node::forward::{Next, Outcome, after, is_dead, kept_for, order};
 use tokio::time::timeout;
 
 use super::cache::{Cache, Key};
 use super::exchange;
-use super::message::{self, DATAGRAM};
+use super::message;
 
 /// Questions on their way to upstreams at once; each holds a socket. More are told SERVFAIL.
 const AT_ONCE: usize = 512;
@@ -113,12 +113,7 @@ fn question(request: &Message) -> Message {
     question.metadata.checking_disabled = request.checking_disabled;
     question.metadata.authentic_data = request.authentic_data;
     question.queries.clone_from(&request.queries);
-    if let Some(asked) = &request.edns {
-        let mut edns = Edns::new();
-        edns.set_max_payload(DATAGRAM);
-        edns.set_dnssec_ok(asked.flags().dnssec_ok);
-        question.edns = Some(edns);
-    }
+    question.edns = message::edns(request);
     question
 }
 

@@ -30,12 +30,12 @@ pub(super) struct Opened {
     gateway: Ipv4Addr,
     udp: Std,
     tcp: StdListener,
-    closing: watch::Receiver<()>,
+    closing: watch::Receiver<bool>,
 }
 
 impl Opened {
     /// Opens both. The bridge may come up later: the address need not exist yet.
-    pub(super) fn bind(address: SocketAddrV4, closing: watch::Receiver<()>) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddrV4, closing: watch::Receiver<bool>) -> io::Result<Self> {
         let udp = bound(Type::DGRAM, Protocol::UDP, address)?;
         let tcp = bound(Type::STREAM, Protocol::TCP, address)?;
         tcp.listen(BACKLOG)?;
@@ -83,7 +83,7 @@ async fn datagrams(
     worker: Rc<Worker>,
     gateway: Ipv4Addr,
     socket: UdpSocket,
-    mut closing: watch::Receiver<()>,
+    mut closing: watch::Receiver<bool>,
 ) {
     let socket = Rc::new(socket);
     loop {
@@ -127,7 +127,7 @@ async fn connections(
     worker: Rc<Worker>,
     gateway: Ipv4Addr,
     listener: TcpListener,
-    mut closing: watch::Receiver<()>,
+    mut closing: watch::Receiver<bool>,
 ) {
     let open = Rc::new(Cell::new(0));
     loop {

@@ -145,13 +145,17 @@ pub(super) fn reply(request: &Message, code: ResponseCode) -> Message {
     reply.metadata.checking_disabled = request.checking_disabled;
     reply.metadata.response_code = code;
     reply.queries.clone_from(&request.queries);
-    if let Some(asked) = &request.edns {
-        let mut edns = Edns::new();
-        edns.set_max_payload(DATAGRAM);
-        edns.set_dnssec_ok(asked.flags().dnssec_ok);
-        reply.edns = Some(edns);
-    }
+    reply.edns = edns(request);
     reply
+}
+
+/// What we say of ourselves to one who says it of himself, or on his behalf.
+pub(super) fn edns(request: &Message) -> Option<Edns> {
+    let asked = request.edns.as_ref()?;
+    let mut edns = Edns::new();
+    edns.set_max_payload(DATAGRAM);
+    edns.set_dnssec_ok(asked.flags().dnssec_ok);
+    Some(edns)
 }
 
 /// Writes a reply within what the asker takes; what does not fit is left out and said so.

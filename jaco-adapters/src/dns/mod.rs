@@ -12,7 +12,6 @@ mod listener;
 mod message;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -23,6 +22,7 @@ use jaco_core::node::dns::Zones;
 use jaco_core::ports::DnsResponder;
 use tokio::sync::{mpsc, watch};
 
+use crate::transport::listeners::{Listeners, Listening};
 use listener::Opened;
 
 /// How often a listener that could not be opened is tried again.
@@ -51,15 +51,7 @@ struct Control {
     zones: Arc<ArcSwap<Zones>>,
     /// Absent while the responder is being dropped.
     worker: Mutex<Option<mpsc::UnboundedSender<Opened>>>,
-    listeners: Mutex<Listeners>,
-}
-
-#[derive(Default)]
-struct Listeners {
-    /// Told to close by a message; closed when nobody receives any more.
-    open: BTreeMap<Ipv4Addr, watch::Sender<()>>,
-    closing: BTreeMap<Ipv4Addr, watch::Sender<()>>,
-    failed: BTreeMap<Ipv4Addr, String>,
+    listeners: Mutex<Listeners<Ipv4Addr>>,
 }
 
 impl HickoryDns {
@@ -93,9 +85,9 @@ impl DnsResponder for HickoryDns {
 
     fn failed_listeners(&self) -> Vec<(String, String)> {
         let listeners = self.control.listeners();
-        let failed = listeners.failed.iter();
+        let failed = listeners.failed();
         failed
-            .map(|(&gateway, why)| (self.control.address(gateway).to_string(), why.clone()))
+            .map(|(gateway, why)| (self.control.address(gateway).to_string(), why.to_owned()))
             .collect()
     }
 }
@@ -110,43 +102,29 @@ impl Drop for HickoryDns {
 }
 
 impl Control {
-    fn reconcile(&self, listeners: &mut Listeners) {
-        let zones = self.zones.load();
-        listeners.closing.retain(|_, closing| !closing.is_closed());
-        listeners.failed.clear();
-        let unwanted = listeners
-            .open
-            .extract_if(.., |gateway, _| !zones.gateways().any(|g| g == *gateway));
-        for (gateway, open) in unwanted {
-            let _ = open.send(());
-            listeners.closing.insert(gateway, open);
-        }
-        for gateway in zones.gateways() {
-            let busy = [&listeners.open, &listeners.closing];
-            if busy.iter().any(|those| those.contains_key(&gateway)) {
-                continue;
-            }
-            match self.open(gateway) {
-                Ok(open) => drop(listeners.open.insert(gateway, open)),
-                Err(error) => drop(listeners.failed.insert(gateway, error.to_string())),
-            }
-        }
+    fn reconcile(&self, listeners: &mut Listeners<Ipv4Addr>) {
+        let wanted = self.zones.load().gateways().collect();
+        listeners.reconcile(&wanted, |gateway| self.open(gateway));
     }
 
-    fn open(&self, gateway: Ipv4Addr) -> std::io::Result<watch::Sender<()>> {
-        let (open, closing) = watch::channel(());
-        let opened = Opened::bind(self.address(gateway), closing)?;
+    fn open(&self, gateway: Ipv4Addr) -> std::io::Result<Listening> {
+        let (open, closing) = watch::channel(true);
+        let address = self.address(gateway);
+        let opened = Opened::bind(address, closing)?;
         if let Some(worker) = &*self.worker() {
             let _ = worker.send(opened);
         }
-        Ok(open)
+        Ok(Listening {
+            address: address.into(),
+            open,
+        })
     }
 
     fn address(&self, gateway: Ipv4Addr) -> SocketAddrV4 {
         SocketAddrV4::new(gateway, self.port)
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+    fn listeners(&self) -> MutexGuard<'_, Listeners<Ipv4Addr>> {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -166,7 +144,7 @@ async fn retry(control: Weak<Control>) {
             return;
         };
         let mut listeners = control.listeners();
-        if !(listeners.failed.is_empty() && listeners.closing.is_empty()) {
+        if listeners.unfinished() {
             control.reconcile(&mut listeners);
         }
     }
