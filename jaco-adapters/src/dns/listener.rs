@@ -86,29 +86,28 @@ async fn datagrams(
     mut closing: watch::Receiver<bool>,
 ) {
     let socket = Rc::new(socket);
-    loop {
-        let ready = tokio::select! {
-            biased;
-            _ = closing.changed() => break,
-            ready = socket.readable() => ready,
-        };
-        if ready.is_err() {
-            break;
-        }
-        let later = worker.batch().exchange(&socket, |bytes, asker, reply| {
-            worker.handle(gateway, *asker.ip(), bytes, message::Carrier::Udp, reply)
-        });
-        for (peer, pending) in later {
-            // A question that waits for an upstream does not hold the address.
-            let socket = Rc::downgrade(&socket);
-            tokio::task::spawn_local(answer_later(Rc::clone(&worker), socket, peer, pending));
-        }
-        // The batch left the socket readable perhaps; others have their turn first.
-        tokio::task::yield_now().await;
+    tokio::select! {
+        biased;
+        _ = closing.changed() => {}
+        () = answer_datagrams(&worker, gateway, &socket) => {}
     }
     // In this order: whoever sees the receiver gone may open the address again.
     drop(socket);
     drop(closing);
+}
+
+/// Ends only when the socket is of no use any more.
+async fn answer_datagrams(worker: &Rc<Worker>, gateway: Ipv4Addr, socket: &Rc<UdpSocket>) {
+    while socket.readable().await.is_ok() {
+        let later = worker.batch().exchange(socket, |bytes, asker, reply| {
+            worker.handle(gateway, *asker.ip(), bytes, message::Carrier::Udp, reply)
+        });
+        for (peer, pending) in later {
+            // A question that waits for an upstream does not hold the address.
+            let socket = Rc::downgrade(socket);
+            tokio::task::spawn_local(answer_later(Rc::clone(worker), socket, peer, pending));
+        }
+    }
 }
 
 async fn answer_later(
