@@ -61,6 +61,12 @@ bench-ingress: ## The ingress beside nginx, HAProxy and Caddy, one worker each
 	@$(CARGO) build --quiet --release -p jaco-benches
 	@target/release/bench-ingress
 
+.PHONY: bench-dns
+bench-dns: ## Names of our own beside dnsmasq, one worker each
+	@packaging/install-deps.sh bench
+	@$(CARGO) build --quiet --release -p jaco-benches
+	@target/release/bench-dns
+
 .PHONY: soak-sim
 soak-sim: ## Simulate clusters under faults (SEEDS=20000)
 	@$(CARGO) run --quiet --release -p jaco-testkit --bin jaco-sim -- --seeds $(SEEDS)

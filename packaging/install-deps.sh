@@ -10,7 +10,7 @@ set -eu
 
 bed="docker.io nftables iproute2 iptables busybox-static docker-registry
     pebble openssl curl"
-bench="wrk jq nginx-light haproxy caddy dnsmasq-base etcd-server"
+bench="wrk jq nginx-light haproxy caddy dnsmasq-base dnsperf etcd-server"
 
 packages=""
 for argument in "$@"; do

@@ -12,6 +12,7 @@ use jaco_core::cluster::node::NodeCondition;
 use jaco_core::id::NodeName;
 use jaco_core::manifest::spec::{NetworkMode, Resources, ServiceSpec};
 use jaco_core::manifest::{Bundle, hash, parse};
+use jaco_core::node::dns::zones;
 use jaco_core::scheduler::plan;
 use jaco_testkit::builders::{Cluster, deployment, service};
 
@@ -92,6 +93,11 @@ fn applying(criterion: &mut Criterion) {
             },
             BatchSize::LargeInput,
         );
+    });
+    group.throughput(Throughput::Elements(1_000));
+    group.bench_function("dns_zones_of_1000_replicas", |b| {
+        let node = NodeName::new("n1");
+        b.iter(|| zones(black_box(&cluster.state), &node));
     });
     let mut big = thousand_deployments(10, 3, 200);
     big.schedule();

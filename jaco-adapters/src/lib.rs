@@ -4,6 +4,7 @@
 //! [`transport`].
 
 pub mod api;
+pub mod dns;
 pub mod docker;
 pub mod ingress;
 pub mod netlink;

@@ -181,7 +181,6 @@ async fn endpoints_have_their_fixed_addresses(fixture: &Fixture) {
         let endpoint = |network: &str, third| Endpoint {
             network: network.to_owned(),
             address: [10, 244, third, last].into(),
-            aliases: vec!["web".to_owned()],
         };
         let all = vec![
             endpoint(&front.engine_name, 7),

@@ -1,6 +1,8 @@
 //! `jacod.yaml`: a closed schema; what is wrong is named (spec 11).
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
+use std::time::Duration;
+
 use jaco_bin::daemon::config::{Environment, parse};
 use jaco_core::error::ErrorCode;
 use proptest::prelude::*;
@@ -21,6 +23,39 @@ fn every_key_has_a_default() {
     assert_eq!(config.cluster_address(), "10.1.2.3:7001");
     assert_eq!(config.ipam_pool.to_string(), "10.244.0.0/16");
     assert_eq!(config.audit_retention, 10_000);
+    assert_eq!(config.dns_timeout, Duration::from_secs(2));
+}
+
+#[test]
+fn forwarders_are_the_configured_ones_or_those_of_the_host() {
+    let mut environment = environment();
+    environment.resolv_conf = "nameserver 127.0.0.11\nnameserver 192.0.2.7\n".to_owned();
+    let of = |text: &str| {
+        let config = parse(text, &environment).unwrap();
+        let addresses = config.dns_upstreams.addresses.iter();
+        let addresses: Vec<_> = addresses.map(ToString::to_string).collect();
+        (addresses, config.dns_upstreams.warnings.len())
+    };
+    assert_eq!(of(""), (vec!["192.0.2.7".to_owned()], 1));
+    let configured = "dns: {forwarders: [192.0.2.8], timeout: 3s}";
+    assert_eq!(of(configured), (vec!["192.0.2.8".to_owned()], 0));
+}
+
+#[test]
+fn regression_docker_resolver_or_a_gateway_as_forwarder_is_refused_at_start() {
+    for (pool, address) in [
+        ("10.244.0.0/16", "127.0.0.11"),
+        ("10.244.0.0/16", "10.244.3.1"),
+        ("10.9.0.0/16", "10.9.0.1"),
+    ] {
+        let text = format!("ipam_pool: {pool}\ndns: {{forwarders: [{address}]}}");
+        let error = parse(&text, &environment()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ConfigInvalid);
+        let start = format!("dns.forwarders[0]: {address} is ");
+        assert!(error.message.starts_with(&start), "{}", error.message);
+        let end = "configuring it as an upstream would create a forwarding loop";
+        assert!(error.message.ends_with(end), "{}", error.message);
+    }
 }
 
 #[test]
@@ -37,6 +72,10 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("ipam_pool: 10.244.0.0/24", "ipam_pool"),
         ("node_unreachable_after: soon", "node_unreachable_after"),
         ("node_unreachable_after: 0s", "node_unreachable_after"),
+        ("dns: {timeout: 2}", "dns.timeout"),
+        ("dns: {timeout: 0s}", "dns.timeout"),
+        ("dns: {servers: [192.0.2.1]}", "servers"),
+        ("dns: {forwarders: [dns.example.com]}", "dns.forwarders[0]"),
         ("hostname: 'a b'", "hostname"),
         ("log_level: loud", "log_level"),
     ];

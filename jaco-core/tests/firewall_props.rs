@@ -120,7 +120,12 @@ proptest! {
 fn the_control_plane_is_dropped_before_anything_of_the_own_network_is_accepted() {
     let wanted = desired(&cluster(3, &["shop".to_owned()]).state);
     let verdicts = verdicts(&wanted, "input");
-    let at = |name: &str| verdicts.iter().position(|(_, comment)| comment == name).unwrap();
+    let at = |name: &str| {
+        verdicts
+            .iter()
+            .position(|(_, comment)| comment == name)
+            .unwrap()
+    };
     assert!(at("control plane") < at("shop/_default"));
 }
 
@@ -129,7 +134,9 @@ fn names_that_clean_to_the_same_set_are_kept_apart() {
     let mut cluster = Cluster::of(1);
     let long = "a".repeat(40);
     for name in ["a-b", long.as_str()] {
-        cluster.deploy(deployment(name, [("web", service(1, "a"))])).unwrap();
+        cluster
+            .deploy(deployment(name, [("web", service(1, "a"))]))
+            .unwrap();
     }
     let replacement = desired(&cluster.state).replacement();
     let sets = replacement["nftables"].as_array().unwrap().iter();
@@ -140,7 +147,10 @@ fn names_that_clean_to_the_same_set_are_kept_apart() {
     let distinct: BTreeSet<&String> = names.iter().collect();
     assert_eq!(names.len(), distinct.len());
     assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
-    assert!(names.contains(&"dep_net_a_b__default".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&"dep_net_a_b__default".to_owned()),
+        "{names:?}"
+    );
 }
 
 #[test]
@@ -151,7 +161,10 @@ fn a_change_by_others_is_a_repair_and_a_change_of_the_state_is_not() {
     let Step::Repair(diff) = firewall::step(&before, Some(&before), &empty) else {
         panic!("a flush of the table is drift");
     };
-    assert!(diff.contains(&"- rule forward/other networks".to_owned()), "{diff:?}");
+    assert!(
+        diff.contains(&"- rule forward/other networks".to_owned()),
+        "{diff:?}"
+    );
     let mut meddled = listing(&before);
     let rule = json!({"rule": {"family": "inet", "table": "jaco", "chain": "forward",
         "expr": [{"accept": null}]}});
@@ -161,7 +174,10 @@ fn a_change_by_others_is_a_repair_and_a_change_of_the_state_is_not() {
         panic!("an added rule is drift");
     };
     assert_eq!(diff.len(), 1);
-    assert!(diff[0].starts_with("+ rule forward/without a comment"), "{diff:?}");
+    assert!(
+        diff[0].starts_with("+ rule forward/without a comment"),
+        "{diff:?}"
+    );
     let other = desired(&Cluster::of(2).state);
     assert_eq!(firewall::step(&before, Some(&other), &other), Step::Load);
 }

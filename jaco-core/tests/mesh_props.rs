@@ -41,7 +41,9 @@ fn act(wanted: &Mesh, peers: &mut BTreeMap<MeshKey, Peer>, routes: &mut BTreeSet
             PeerAction::Set(peer) => {
                 for other in peers.values_mut().filter(|other| other.key != peer.key) {
                     // As WireGuard does: an address belongs to the peer that got it last.
-                    other.allowed.retain(|address| !peer.allowed.contains(address));
+                    other
+                        .allowed
+                        .retain(|address| !peer.allowed.contains(address));
                 }
                 peers.insert(peer.key, peer);
             }
@@ -124,7 +126,11 @@ fn ingress_dials_replicas_everywhere_but_on_nodes_that_are_not_heard_from() {
     let dialled = |cluster: &Cluster| {
         let table = ingress::table(&cluster.state, &NodeName::new("n1"));
         let port = table.ports.values().next().unwrap();
-        let local = port.upstreams.iter().filter(|upstream| upstream.local).count();
+        let local = port
+            .upstreams
+            .iter()
+            .filter(|upstream| upstream.local)
+            .count();
         (port.upstreams.len(), local)
     };
     assert_eq!(dialled(&cluster), (3, 1));

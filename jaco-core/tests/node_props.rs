@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
+use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
 use jaco_core::id::{NodeName, ReplicaId};
 use jaco_core::manifest::spec::{
-    Condition, Dependency, Healthcheck, NetworkAttachment, ServiceKind,
+    Condition, Dependency, Healthcheck, NetworkAttachment, NetworkMode, ServiceKind,
 };
 use jaco_core::node::bridges::{self, ObservedBridge};
 use jaco_core::node::containers::{self, Action, Desired};
@@ -346,4 +347,45 @@ fn a_start_that_the_engine_refused_is_tried_again_as_a_new_generation_only() {
     assert!(cluster.schedule(), "the scheduler restarts it");
     let desired = containers::desired(&cluster.state, &node);
     assert!(report::may_start(&desired[&id], &local, cluster.now));
+}
+
+#[test]
+fn a_container_asks_the_gateway_of_its_first_network_unless_it_says_whom() {
+    let mut cluster = Cluster::of(1);
+    let mut both = service(1, "a");
+    both.networks = ["back", "front"]
+        .map(|name| (name.into(), NetworkAttachment::default()))
+        .into();
+    let mut own = service(1, "b");
+    own.container.dns = vec!["192.0.2.7".to_owned()];
+    let mut beside = service(1, "c");
+    beside.networks.clear();
+    beside.network_mode = NetworkMode::Service("both".into());
+    let mut alone = beside.clone();
+    alone.network_mode = NetworkMode::None;
+    let services = [
+        ("both", both),
+        ("own", own),
+        ("beside", beside),
+        ("alone", alone),
+    ];
+    cluster.deploy(deployment("shop", services)).unwrap();
+    cluster.settle();
+    let desired = containers::desired(&cluster.state, &only_node());
+    let back = &cluster.state.subnets[&Scope {
+        deployment: "shop".into(),
+        network: "back".into(),
+    }];
+    for (name, expected) in [
+        ("both", vec![back.gateway().to_string()]),
+        ("own", vec!["192.0.2.7".to_owned()]),
+        // The engine refuses it for a container that has no network of its own.
+        ("beside", vec![]),
+        ("alone", vec![]),
+    ] {
+        let of_service = |wanted: &&Desired| wanted.replica.service.as_str() == name;
+        let wanted = desired.values().find(of_service).unwrap();
+        let request = containers::request(&"cluster".into(), &desired, &wanted.replica.id);
+        assert_eq!(request.unwrap().spec.dns, expected, "{name}");
+    }
 }

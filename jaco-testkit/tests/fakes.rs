@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{FutureExt, future};
+use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, ReplicaId};
 use jaco_core::manifest::spec::ContainerSpec;
@@ -17,7 +18,7 @@ use jaco_core::time::Timestamp;
 use jaco_testkit::contract;
 use jaco_testkit::contract::container_runtime::request;
 use jaco_testkit::fakes::{
-    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeIngress, FakeLogs, FakeRuntime,
+    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeDns, FakeIngress, FakeLogs, FakeRuntime,
 };
 
 const CLUSTER: &str = "0c0ffee0";
@@ -67,6 +68,19 @@ fn the_fake_ingress_keeps_the_contract() {
     };
     block_on(contract::ingress_proxy::suite(&proxy, &world));
     assert_eq!(proxy.tables().len(), 8);
+}
+
+#[test]
+fn the_fake_dns_keeps_the_contract() {
+    let responder = FakeDns::default();
+    let pool = Pool::parse("10.244.0.0/16").unwrap();
+    responder.take(contract::dns_responder::gateways(pool)[1]);
+    let world = contract::dns_responder::World {
+        pool,
+        answers: &|gateway| responder.listening().contains(&gateway),
+    };
+    block_on(contract::dns_responder::suite(&responder, &world));
+    assert_eq!(responder.zones().unwrap().gateways().count(), 1);
 }
 
 #[test]

@@ -5,14 +5,15 @@
 //! hits all of them. Everything listens on loopback and ends with this process.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jaco_adapters::ingress::HyperIngress;
+use jaco_benches::peer::{Running, free_port, install, setting, start};
 use jaco_benches::{Row, median};
 use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
 use jaco_core::node::ingress::{Route, RouteTable, Upstream};
@@ -23,10 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 const PACKAGES: [&str; 4] = ["wrk", "nginx-light", "haproxy", "caddy"];
 const HOST: &str = "bench.test";
 const CONNECTIONS: [usize; 2] = [1, 64];
-const START_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
-    install()?;
+    install(&PACKAGES)?;
     let rounds = setting("JACO_BENCH_ROUNDS", 7).max(5);
     let seconds = setting("JACO_BENCH_SECONDS", 2).max(1);
     let files = TempDir::with_prefix("jaco-bench-ingress-")?;
@@ -63,18 +63,6 @@ async fn clean_up_when_told_to_end(files: PathBuf) {
     }
 }
 
-fn install() -> Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/install-deps.sh");
-    let status = Command::new("sh").arg(script).args(PACKAGES).status()?;
-    ensure!(status.success(), "the peers could not be installed");
-    Ok(())
-}
-
-fn setting(name: &str, default: usize) -> usize {
-    let text = std::env::var(name).ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 /// Something that listens on loopback.
 struct Proxy {
     name: &'static str,
@@ -101,50 +89,6 @@ impl Proxy {
         }
         Ok(Duration::from_nanos(total))
     }
-}
-
-/// A process that is killed when dropped, and by the kernel when this one dies.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn run(
-    program: &str,
-    arguments: &[&str],
-    port: u16,
-    variables: &[(&str, &str)],
-) -> Result<Running> {
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", program])
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("{program} did not start"))?;
-    let mut running = Running(child);
-    let start = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        ensure!(
-            start.elapsed() < START_LIMIT,
-            "{program} does not listen on {port}"
-        );
-        let ended = running.0.try_wait()?;
-        ensure!(ended.is_none(), "{program} ended: {ended:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(running)
-}
-
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
 }
 
 /// Our ingress, in this process, which does nothing else meanwhile.
@@ -198,11 +142,21 @@ fn peers(files: &Path, backend: u16) -> Result<(Vec<Running>, Vec<Proxy>)> {
         .map(|((name, port), running)| Proxy {
             name,
             port,
-            process: running.0.id(),
+            process: running.id(),
             thread: None,
         });
     let proxies = proxies.collect();
     Ok((running, proxies))
+}
+
+fn run(
+    program: &str,
+    arguments: &[&str],
+    port: u16,
+    variables: &[(&str, &str)],
+) -> Result<Running> {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    start(program, arguments, address, variables)
 }
 
 fn write(files: &Path, name: &str, text: &str) -> Result<String> {

@@ -145,7 +145,6 @@ pub(super) fn endpoint(endpoint: &Endpoint) -> EndpointSettings {
             ipv4_address: Some(endpoint.address.to_string()),
             ..Default::default()
         }),
-        aliases: some(endpoint.aliases.clone()),
         ..Default::default()
     }
 }

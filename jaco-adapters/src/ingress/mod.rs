@@ -24,7 +24,7 @@ mod upgrade;
 
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -36,6 +36,7 @@ use jaco_core::node::ingress::RouteTable;
 use jaco_core::ports::ingress_proxy::IngressProxy;
 use tokio::sync::{mpsc, watch};
 
+use crate::transport::listeners::{Listeners, Listening};
 pub use limits::Limits;
 use listener::{Opened, Purpose};
 use live::Live;
@@ -54,21 +55,7 @@ struct Control {
     http: SocketAddr,
     table: Arc<ArcSwap<Live>>,
     workers: Mutex<Vec<mpsc::UnboundedSender<Opened>>>,
-    listeners: Mutex<Listeners>,
-}
-
-#[derive(Default)]
-struct Listeners {
-    open: BTreeMap<Purpose, Listening>,
-    /// Told to close; the accept loops hold their sockets for a moment longer.
-    closing: BTreeMap<Purpose, Listening>,
-    failed: BTreeMap<Purpose, String>,
-}
-
-struct Listening {
-    address: SocketAddr,
-    /// The accept loops end when this is false, and drop their receivers after their sockets.
-    open: watch::Sender<bool>,
+    listeners: Mutex<Listeners<Purpose>>,
 }
 
 impl HyperIngress {
@@ -111,8 +98,7 @@ impl HyperIngress {
 
     /// Where HTTP is being served; none while no domain is routed.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        let listeners = self.control.listeners();
-        listeners.open.get(&Purpose::Http).map(|http| http.address)
+        self.control.listeners().address(Purpose::Http)
     }
 }
 
@@ -123,9 +109,9 @@ impl IngressProxy for HyperIngress {
 
     fn failed_listeners(&self) -> Vec<(String, String)> {
         let listeners = self.control.listeners();
-        let failed = listeners.failed.iter();
+        let failed = listeners.failed();
         failed
-            .map(|(&purpose, why)| (self.control.address(purpose).to_string(), why.clone()))
+            .map(|(purpose, why)| (self.control.address(purpose).to_string(), why.to_owned()))
             .collect()
     }
 }
@@ -147,20 +133,9 @@ impl Control {
         self.reconcile(&mut listeners);
     }
 
-    fn reconcile(&self, listeners: &mut Listeners) {
+    fn reconcile(&self, listeners: &mut Listeners<Purpose>) {
         let wanted = wanted(&self.table.load().routes);
-        listeners.close_all_but(&wanted);
-        listeners.failed.clear();
-        for purpose in wanted {
-            let busy = [&listeners.open, &listeners.closing];
-            if busy.iter().any(|those| those.contains_key(&purpose)) {
-                continue;
-            }
-            match self.open(purpose) {
-                Ok(listening) => drop(listeners.open.insert(purpose, listening)),
-                Err(error) => drop(listeners.failed.insert(purpose, error.to_string())),
-            }
-        }
+        listeners.reconcile(&wanted, |purpose| self.open(purpose));
     }
 
     fn open(&self, purpose: Purpose) -> std::io::Result<Listening> {
@@ -190,7 +165,7 @@ impl Control {
         }
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+    fn listeners(&self) -> MutexGuard<'_, Listeners<Purpose>> {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -198,25 +173,6 @@ impl Control {
 
     fn workers(&self) -> MutexGuard<'_, Vec<mpsc::UnboundedSender<Opened>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Listeners {
-    fn close_all_but(&mut self, wanted: &BTreeSet<Purpose>) {
-        self.closing
-            .retain(|_, listening| !listening.open.is_closed());
-        let unwanted = self
-            .open
-            .extract_if(.., |purpose, _| !wanted.contains(purpose));
-        for (purpose, listening) in unwanted {
-            let _ = listening.open.send(false);
-            self.closing.insert(purpose, listening);
-        }
-    }
-
-    /// Something is to be done that could not be done at once.
-    fn unfinished(&self) -> bool {
-        !self.failed.is_empty() || !self.closing.is_empty()
     }
 }
 

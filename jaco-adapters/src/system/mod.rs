@@ -40,6 +40,11 @@ pub fn addresses() -> Vec<IpAddr> {
         .collect()
 }
 
+/// What the host says about its resolvers; nothing when it says nothing.
+pub fn resolv_conf() -> String {
+    std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
+}
+
 /// The operating system's hostname.
 pub fn hostname() -> String {
     nix::unistd::gethostname()

@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod incoming;
+pub(crate) mod listeners;
 pub mod pki;
 pub mod tls;
 

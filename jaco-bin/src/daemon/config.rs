@@ -11,6 +11,7 @@ use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::error::{Error, ErrorCode};
 use jaco_core::node::advertise;
+use jaco_core::node::forward::{self, Upstreams};
 use serde::Deserialize;
 
 /// Where the file is when neither flag nor `JACO_CONFIG` says so.
@@ -32,10 +33,28 @@ struct File {
     wg_port: u16,
     ipam_pool: String,
     mesh_pool: String,
+    dns: Dns,
     node_labels: BTreeMap<String, String>,
     node_unreachable_after: String,
     audit_retention: usize,
     log_level: String,
+}
+
+/// The key `dns`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Dns {
+    forwarders: Vec<String>,
+    timeout: String,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            forwarders: Vec::new(),
+            timeout: "2s".to_owned(),
+        }
+    }
 }
 
 impl Default for File {
@@ -52,6 +71,7 @@ impl Default for File {
             wg_port: 51820,
             ipam_pool: "10.244.0.0/16".to_owned(),
             mesh_pool: "10.245.0.0/24".to_owned(),
+            dns: Dns::default(),
             node_labels: BTreeMap::new(),
             node_unreachable_after: "5s".to_owned(),
             audit_retention: 10_000,
@@ -80,6 +100,10 @@ pub struct Config {
     pub wg_port: u16,
     pub ipam_pool: Pool,
     pub mesh_pool: MeshPool,
+    /// Who is asked for names that are not ours.
+    pub dns_upstreams: Upstreams,
+    /// How long one of them may take.
+    pub dns_timeout: Duration,
     pub node_labels: BTreeMap<String, String>,
     pub node_unreachable_after: Duration,
     pub audit_retention: usize,
@@ -107,6 +131,8 @@ pub struct Environment {
     pub state_key: Option<PathBuf>,
     pub hostname: String,
     pub addresses: Vec<IpAddr>,
+    /// The text of `/etc/resolv.conf`.
+    pub resolv_conf: String,
 }
 
 /// Reads and checks a configuration. A missing file means all defaults, unless it was asked
@@ -171,6 +197,7 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
         let message = format!("\"{}\" is not a /16 like 10.244.0.0/16", file.ipam_pool);
         invalid("ipam_pool", message)
     })?;
+    let resolv_conf = &environment.resolv_conf;
     Ok(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
         state_key: environment
@@ -194,6 +221,8 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
         wg_port: file.wg_port,
         ipam_pool,
         mesh_pool: mesh_pool(&file.mesh_pool, ipam_pool)?,
+        dns_upstreams: forward::upstreams(&file.dns.forwarders, resolv_conf, ipam_pool)?,
+        dns_timeout: seconds("dns.timeout", &file.dns.timeout)?,
         node_labels: file.node_labels,
         node_unreachable_after: seconds("node_unreachable_after", &file.node_unreachable_after)?,
         audit_retention: file.audit_retention,

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 use jaco_adapters::api::server::Entrance;
 use jaco_adapters::api::{Client, node, server};
+use jaco_adapters::dns::{self, HickoryDns};
 use jaco_adapters::docker::DockerRuntime;
 use jaco_adapters::ingress::HyperIngress;
 use jaco_adapters::netlink::LinuxNetwork;
@@ -48,6 +49,7 @@ pub(super) fn environment() -> Environment {
         state_key: path("JACO_STATE_KEY").or(credential),
         hostname: jaco_adapters::system::hostname(),
         addresses: jaco_adapters::system::addresses(),
+        resolv_conf: jaco_adapters::system::resolv_conf(),
     }
 }
 
@@ -131,8 +133,20 @@ pub(super) fn member(
         firewall: Arc::new(Nftables::start()),
         facts: Default::default(),
         isolated_at: Default::default(),
+        dns: Arc::new(responder(config)?),
         bridge_use: Default::default(),
     }))
+}
+
+fn responder(config: &Config) -> anyhow::Result<HickoryDns> {
+    const PORT: u16 = 53;
+    let upstreams = config.dns_upstreams.addresses.iter();
+    let settings = dns::Settings {
+        port: PORT,
+        upstreams: upstreams.map(|&address| (address, PORT).into()).collect(),
+        timeout: config.dns_timeout,
+    };
+    HickoryDns::start(settings).context("start the DNS responder")
 }
 
 /// Starts every driver of a member.
@@ -145,6 +159,7 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::mesh::run(Arc::clone(member)));
     tokio::spawn(drive::firewall::run(Arc::clone(member)));
     tokio::spawn(drive::ingress::run(Arc::clone(member)));
+    tokio::spawn(drive::dns::run(Arc::clone(member)));
 }
 
 /// Serves the operator of this host.

@@ -38,7 +38,7 @@ impl Pool {
 
     /// True for an address of the pool.
     pub fn contains(self, address: Ipv4Addr) -> bool {
-        address.octets()[..2] == self.0
+        address.octets().starts_with(&self.0)
     }
 
     /// The pool that an address belongs to, if it were one.
@@ -119,7 +119,7 @@ pub struct Subnet {
 impl Subnet {
     /// `.1`, on every node.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.host(1)
+        gateway(self.base)
     }
 
     /// How many more replicas it can take at `now`.
@@ -129,8 +129,7 @@ impl Subnet {
     }
 
     fn host(&self, last: u8) -> Ipv4Addr {
-        let [a, b, c, _] = self.base.octets();
-        Ipv4Addr::new(a, b, c, last)
+        sibling(self.base, last)
     }
 
     fn allocate(&mut self, replica: &ReplicaId, now: Timestamp) -> Option<Ipv4Addr> {
@@ -155,6 +154,16 @@ impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/24", self.base)
     }
+}
+
+/// The gateway of the /24 that an address is in.
+pub fn gateway(address: Ipv4Addr) -> Ipv4Addr {
+    sibling(address, 1)
+}
+
+fn sibling(address: Ipv4Addr, last: u8) -> Ipv4Addr {
+    let [a, b, c, _] = address.octets();
+    Ipv4Addr::new(a, b, c, last)
 }
 
 /// Gives a scope its /24; the one that it has already, or the lowest free one of the pool.

@@ -54,21 +54,26 @@ pub fn engine_name(scope: &Scope) -> String {
 
 /// The networks that replicas on this node need.
 pub fn desired(state: &ClusterState, node: &NodeName) -> BTreeMap<String, Bridge> {
-    let mut needed = BTreeSet::new();
+    let interfaces = interfaces(state);
+    hosted(state, node)
+        .iter()
+        .filter_map(|scope| bridge(state, scope, &interfaces))
+        .map(|bridge| (bridge.engine_name.clone(), bridge))
+        .collect()
+}
+
+/// What those networks belong to.
+pub(super) fn hosted(state: &ClusterState, node: &NodeName) -> BTreeSet<Scope> {
+    let mut hosted = BTreeSet::new();
     for replica in state.replicas().filter(|replica| replica.node == *node) {
         for network in replica.addresses.keys() {
-            needed.insert(Scope {
+            hosted.insert(Scope {
                 deployment: replica.deployment.clone(),
                 network: network.clone(),
             });
         }
     }
-    let interfaces = interfaces(state);
-    needed
-        .iter()
-        .filter_map(|scope| bridge(state, scope, &interfaces))
-        .map(|bridge| (bridge.engine_name.clone(), bridge))
-        .collect()
+    hosted
 }
 
 fn bridge(

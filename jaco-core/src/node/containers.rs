@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::bridges::{self, CLUSTER_LABEL};
 use super::gates;
-use crate::cluster::addresses::Scope;
+use crate::cluster::addresses::{self, Scope};
 use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::state::ClusterState;
-use crate::id::{ClusterId, NodeName, ReplicaId};
+use crate::id::{ClusterId, NodeName, ReplicaId, ServiceName};
 use crate::manifest::spec::{MountSource, NetworkMode, ServiceSpec, VolumeSpec};
 use crate::ports::container_runtime::{
     ContainerNetwork, ContainerRequest, ContainerStatus, Endpoint, ObservedContainer,
@@ -148,11 +148,15 @@ pub fn request(
             _ => {}
         }
     }
+    let mut spec = service.container.clone();
+    if spec.dns.is_empty() {
+        spec.dns.extend(resolver(wanted));
+    }
     Some(ContainerRequest {
         name: id.clone(),
         labels: labels(cluster, wanted, service),
-        spec: service.container.clone(),
-        network: network(desired, wanted, service)?,
+        spec,
+        network: network(wanted, service)?,
         volumes,
         contents,
     })
@@ -193,21 +197,32 @@ fn labels(
     labels
 }
 
-fn network(
-    desired: &BTreeMap<ReplicaId, Desired>,
-    wanted: &Desired,
-    service: &ServiceSpec,
-) -> Option<ContainerNetwork> {
+/// Where the container sends its questions: to the responder on its first network, which knows
+/// it by its address and answers for all of its networks (spec 07, DNS). None for a container
+/// without an address of its own.
+fn resolver(wanted: &Desired) -> Option<String> {
+    let address = wanted.replica.address()?;
+    Some(addresses::gateway(address).to_string())
+}
+
+/// The replica whose network a replica shares, when its service says `network_mode: service:`
+/// that service.
+pub(super) fn beside<'a>(
+    deployment: &'a Deployment,
+    replica: &Replica,
+    with: &'a ServiceName,
+) -> Option<&'a Arc<Replica>> {
+    let here = |other: &&Arc<Replica>| other.node == replica.node && other.phase == Phase::Active;
+    deployment.replicas_of(with).find(here)
+}
+
+fn network(wanted: &Desired, service: &ServiceSpec) -> Option<ContainerNetwork> {
     let replica = &wanted.replica;
     match &service.network_mode {
         NetworkMode::None => Some(ContainerNetwork::None),
         NetworkMode::Service(with) => {
-            let beside = desired.values().find(|other| {
-                other.replica.deployment == replica.deployment
-                    && other.replica.service == *with
-                    && other.replica.phase == Phase::Active
-            })?;
-            Some(ContainerNetwork::SharedWith(beside.replica.id.to_string()))
+            let beside = beside(&wanted.deployment, replica, with)?;
+            Some(ContainerNetwork::SharedWith(beside.id.to_string()))
         }
         NetworkMode::Networks => {
             let endpoints = replica.addresses.iter().map(|(network, address)| {
@@ -215,14 +230,9 @@ fn network(
                     deployment: replica.deployment.clone(),
                     network: network.clone(),
                 };
-                let mut aliases = vec![replica.service.to_string()];
-                if let Some(attachment) = service.networks.get(network) {
-                    aliases.extend(attachment.aliases.iter().cloned());
-                }
                 Endpoint {
                     network: bridges::engine_name(&scope),
                     address: *address,
-                    aliases,
                 }
             });
             Some(ContainerNetwork::Endpoints(endpoints.collect()))

@@ -233,8 +233,7 @@ impl Ruleset {
         let (ours, theirs) = (self.objects(), found.objects());
         let missing = ours.iter().filter(|object| !theirs.contains(object));
         let extra = theirs.iter().filter(|object| !ours.contains(object));
-        let mut differences: Vec<String> =
-            missing.map(|(name, _)| format!("- {name}")).collect();
+        let mut differences: Vec<String> = missing.map(|(name, _)| format!("- {name}")).collect();
         differences.extend(extra.map(|(name, body)| format!("+ {name}: {body}")));
         if differences.is_empty() && self != found {
             differences.push("~ the rules are in another order".to_owned());

@@ -96,8 +96,6 @@ pub struct Endpoint {
     pub network: String,
     /// The container's fixed address on it.
     pub address: Ipv4Addr,
-    /// Names that the engine's own resolver answers on this host.
-    pub aliases: Vec<String>,
 }
 
 /// A container as the engine shows it.

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod consensus;
 pub mod container_logs;
 pub mod container_runtime;
+pub mod dns_responder;
 pub mod ids;
 pub mod ingress_proxy;
 
@@ -14,5 +15,6 @@ pub use clock::FakeClock;
 pub use consensus::FakeConsensus;
 pub use container_logs::FakeLogs;
 pub use container_runtime::{Behaviour, FakeRuntime};
+pub use dns_responder::FakeDns;
 pub use ids::FakeIds;
 pub use ingress_proxy::FakeIngress;

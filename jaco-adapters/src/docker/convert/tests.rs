@@ -286,7 +286,6 @@ fn only_the_first_endpoint_is_in_the_create_call() {
     let endpoint = |network: &str, last| Endpoint {
         network: network.to_owned(),
         address: [10, 244, 1, last].into(),
-        aliases: texts(["web"]),
     };
     let mut request = request(ContainerSpec::default());
     request.network = ContainerNetwork::Endpoints(vec![endpoint("front", 2), endpoint("back", 3)]);
@@ -294,7 +293,6 @@ fn only_the_first_endpoint_is_in_the_create_call() {
         "HostConfig": {"NetworkMode": "front"},
         "NetworkingConfig": {"EndpointsConfig": {"front": {
             "IPAMConfig": {"IPv4Address": "10.244.1.2"},
-            "Aliases": ["web"],
         }}},
     });
     let body = converted(&request, OLD).unwrap();

@@ -1,6 +1,7 @@
 //! The drivers: each waits for a wake, takes a snapshot, asks the core, runs what it says
 //! through ports, and reports what it saw. None of them decides anything.
 
+pub(super) mod dns;
 pub(super) mod firewall;
 pub(super) mod heartbeat;
 mod hosts;
@@ -20,8 +21,8 @@ use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
-    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, Firewall, HostNetwork,
-    IngressProxy, Mesh, RuntimeError,
+    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, DnsResponder, Firewall,
+    HostNetwork, IngressProxy, Mesh, RuntimeError,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -45,6 +46,7 @@ pub(super) struct Member {
     pub(super) facts: watch::Sender<HostFacts>,
     /// The newest index whose isolation was verified; none while there is no isolation.
     pub(super) isolated_at: watch::Sender<Option<u64>>,
+    pub(super) dns: Arc<dyn DnsResponder>,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.
     pub(super) bridge_use: RwLock<()>,

@@ -1,0 +1,144 @@
+//! Asks upstreams, in order, until one gives a final answer; keeps the answers.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::{RData, RecordType};
+use jaco_core::node::forward::{Next, Outcome, after, is_dead, kept_for, order};
+use tokio::time::timeout;
+
+use super::cache::{Cache, Key};
+use super::exchange;
+use super::message;
+
+/// Questions on their way to upstreams at once; each holds a socket. More are told SERVFAIL.
+const AT_ONCE: usize = 512;
+
+pub(super) struct Forwarder {
+    upstreams: Vec<SocketAddr>,
+    timeout: Duration,
+    /// When each upstream failed, unless it answered since.
+    failed: RefCell<Vec<Option<Instant>>>,
+    cache: RefCell<Cache>,
+    in_flight: Cell<usize>,
+}
+
+impl Forwarder {
+    pub(super) fn new(upstreams: Vec<SocketAddr>, timeout: Duration) -> Self {
+        Self {
+            failed: RefCell::new(vec![None; upstreams.len()]),
+            upstreams,
+            timeout,
+            cache: RefCell::default(),
+            in_flight: Cell::new(0),
+        }
+    }
+
+    /// A reply from an earlier answer.
+    pub(super) fn cached(&self, request: &Message) -> Option<Message> {
+        let mut cache = self.cache.borrow_mut();
+        let answer = cache.get(&Key::of(request), Instant::now())?;
+        Some(passed_on(request, answer))
+    }
+
+    /// A reply from the upstreams: SERVFAIL when there is none that answers.
+    pub(super) async fn resolve(&self, request: &Message) -> Message {
+        let failed = || message::reply(request, ResponseCode::ServFail);
+        if self.in_flight.get() >= AT_ONCE {
+            return failed();
+        }
+        self.in_flight.set(self.in_flight.get() + 1);
+        let answer = self.ask_all(request).await;
+        self.in_flight.set(self.in_flight.get() - 1);
+        let Some(answer) = answer else {
+            return failed();
+        };
+        let kept = Duration::from_secs(lifetime(&answer).into());
+        if !kept.is_zero() {
+            let mut cache = self.cache.borrow_mut();
+            cache.insert(Key::of(request), &answer, Instant::now(), kept);
+        }
+        passed_on(request, answer)
+    }
+
+    async fn ask_all(&self, request: &Message) -> Option<Message> {
+        let ago = |failed: &Option<Instant>| failed.map(|at| at.elapsed());
+        let failed: Vec<_> = self.failed.borrow().iter().map(ago).collect();
+        for at in order(&failed) {
+            let upstream = self.upstreams[at];
+            let asked = timeout(self.timeout, ask(request, upstream)).await;
+            let (outcome, answer) = asked.unwrap_or((Outcome::Failed, None));
+            let dead = is_dead(outcome);
+            self.failed.borrow_mut()[at] = dead.then(Instant::now);
+            if after(outcome) == Next::Final {
+                return answer;
+            }
+            tracing::debug!(subsystem = "dns", %upstream, ?outcome, "next upstream");
+        }
+        None
+    }
+}
+
+/// One try: a datagram, and a connection when the answer is too long for one.
+async fn ask(request: &Message, upstream: SocketAddr) -> (Outcome, Option<Message>) {
+    let question = question(request);
+    let (mut outcome, mut answer) = judged(exchange::udp(&question, upstream).await);
+    if after(outcome) == Next::OverTcp {
+        (outcome, answer) = judged(exchange::tcp(&question, upstream).await);
+        if outcome == Outcome::Truncated {
+            // Nothing is longer than what a connection carries.
+            (outcome, answer) = (Outcome::Failed, None);
+        }
+    }
+    (outcome, answer)
+}
+
+fn judged(answer: std::io::Result<Message>) -> (Outcome, Option<Message>) {
+    match answer {
+        Ok(answer) if answer.truncation => (Outcome::Truncated, None),
+        Ok(answer) => {
+            let code = answer.response_code.into();
+            (Outcome::Answered(code), Some(answer))
+        }
+        Err(_) => (Outcome::Failed, None),
+    }
+}
+
+/// The request as we send it: an id of our own, and nothing that is meant for us alone.
+fn question(request: &Message) -> Message {
+    let mut question = Message::new(exchange::id(), request.message_type, OpCode::Query);
+    question.metadata.recursion_desired = request.recursion_desired;
+    question.metadata.checking_disabled = request.checking_disabled;
+    question.metadata.authentic_data = request.authentic_data;
+    question.queries.clone_from(&request.queries);
+    question.edns = message::edns(request);
+    question
+}
+
+/// The reply that hands on what an upstream said.
+fn passed_on(request: &Message, answer: Message) -> Message {
+    let mut reply = message::reply(request, answer.response_code);
+    reply.metadata.authentic_data = answer.authentic_data;
+    reply.answers = answer.answers;
+    reply.authorities = answer.authorities;
+    reply.additionals = answer.additionals;
+    reply
+}
+
+/// How long an answer may be kept, in seconds.
+fn lifetime(answer: &Message) -> u32 {
+    let denies = answer.response_code == ResponseCode::NXDomain || answer.answers.is_empty();
+    let soa = answer.authorities.iter();
+    let mut soa = soa.filter(|record| record.record_type() == RecordType::SOA);
+    let denial = soa.next().and_then(|record| match &record.data {
+        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+        _ => None,
+    });
+    if denies && denial.is_none() {
+        // Without an SOA record, nobody says for how long the name is absent (RFC 2308).
+        return 0;
+    }
+    kept_for(answer.answers.iter().map(|record| record.ttl), denial)
+}
