@@ -1,5 +1,7 @@
 //! Shared parts of the peer benches: medians, and rows in the form that scripts read.
 
+pub mod parity;
+
 /// The median of some figures; zero of none.
 pub fn median(figures: &mut [f64]) -> f64 {
     figures.sort_by(f64::total_cmp);

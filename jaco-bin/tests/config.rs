@@ -41,9 +41,54 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("log_level: loud", "log_level"),
     ];
     for (text, key) in cases {
-        let error = parse(text, &environment()).unwrap_err();
+        let report = parse(text, &environment()).unwrap_err();
+        let error = report.to_error().unwrap();
         assert_eq!(error.code, ErrorCode::ConfigInvalid, "{text}");
         assert!(error.message.contains(key), "{text}: {}", error.message);
+    }
+}
+
+#[test]
+fn every_violation_is_told_with_its_place() {
+    let text = "colour: red\nlog_level: loud\naudit_retention: many\n\nlisten_addr: nonsense\n\
+                docker_host: {a: b}\nipam_pool: none\n";
+    let report = parse(text, &environment()).unwrap_err();
+    let told: Vec<String> = report
+        .violations
+        .iter()
+        .map(|violation| {
+            let span = violation.span.unwrap();
+            assert_eq!(violation.code, ErrorCode::ConfigInvalid);
+            format!("{}:{} {}", span.line, span.column, violation.path)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "1:1 colour",
+            "2:1 log_level",
+            "3:1 audit_retention",
+            "5:1 listen_addr",
+            "6:1 docker_host",
+            "7:1 ipam_pool",
+        ]
+    );
+}
+
+#[test]
+fn a_text_that_is_no_mapping_is_refused() {
+    for text in [
+        "- a",
+        "just words",
+        "a: [",
+        "log_level: info\nlog_level: warn",
+    ] {
+        let report = parse(text, &environment()).unwrap_err();
+        assert_eq!(
+            report.violations[0].code,
+            ErrorCode::ConfigInvalid,
+            "{text}"
+        );
     }
 }
 
@@ -52,12 +97,15 @@ fn the_control_plane_is_not_put_on_a_public_or_ambiguous_address() {
     let mut environment = environment();
     environment.addresses = vec!["8.8.8.8".parse().unwrap()];
     assert_eq!(
-        parse("", &environment).unwrap_err().code,
+        parse("", &environment).unwrap_err().violations[0].code,
         ErrorCode::ConfigInvalid
     );
     environment.addresses = vec!["10.0.0.1".parse().unwrap(), "192.168.0.1".parse().unwrap()];
-    let error = parse("", &environment).unwrap_err();
-    assert_eq!(error.details["candidates"], "10.0.0.1, 192.168.0.1");
+    let report = parse("", &environment).unwrap_err();
+    assert_eq!(
+        report.violations[0].details["candidates"],
+        "10.0.0.1, 192.168.0.1"
+    );
     let named = parse(
         "listen_addr: 8.8.8.8:7000\ncluster_addr: 8.8.8.8:7001",
         &environment,
