@@ -51,6 +51,8 @@ fn addresses_of_one_ipv6_network_share_their_tries() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_address_gets_more_than_its_burst_and_its_refills(
         waits in prop::collection::vec(0..30_000u64, 1..200),
@@ -65,8 +67,11 @@ proptest! {
         }
     }
 
+
     #[test]
-    fn what_is_remembered_is_bounded(addresses in prop::collection::vec(any::<u32>(), 0..3_000)) {
+    fn what_is_remembered_is_bounded(
+        addresses in prop::collection::vec(any::<u32>(), 1_000..1_200),
+    ) {
         let mut attempts = Attempts::default();
         for address in addresses {
             attempts.begin(Ipv4Addr::from(address).into(), Timestamp(7)).unwrap();

@@ -54,32 +54,29 @@ fn report(
     used: &BTreeSet<String>,
     files: usize,
 ) -> ExitCode {
-    println!(
-        "\n{:10} {:20} {:42} docker-compose | jaco",
-        "", "service", "field"
-    );
+    println!("\n{:10} {:20} {:36} seen", "", "where", "field");
     let mut unexpected = 0;
-    for difference in found {
-        let meant = listed.differences.iter().any(|row| row.covers(difference));
-        unexpected += usize::from(!meant);
-        let none = "-".to_owned();
+    for row in &listed.differences {
+        let seen = found.iter().filter(|difference| row.covers(difference));
+        let count = seen.count();
+        let word = if count == 0 { "STALE" } else { "listed" };
+        println!("{word:10} {:20} {:36} {count}", row.place, row.field);
+        unexpected += usize::from(count == 0);
+    }
+    let is_meant = |difference: &Difference| {
+        let mut rows = listed.differences.iter();
+        rows.any(|row| row.covers(difference))
+    };
+    let side = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "-".to_owned());
+    for difference in found.iter().filter(|difference| !is_meant(difference)) {
         println!(
-            "{:10} {:20} {:42} {} | {}",
-            if meant { "listed" } else { "UNEXPECTED" },
+            "UNEXPECTED {:20} {:36} docker-compose: {} jaco: {}",
             difference.place,
             difference.field,
-            difference.theirs.as_ref().unwrap_or(&none),
-            difference.ours.as_ref().unwrap_or(&none),
+            side(&difference.theirs),
+            side(&difference.ours),
         );
-    }
-    for row in &listed.differences {
-        if !found.iter().any(|difference| row.covers(difference)) {
-            println!(
-                "STALE      {:20} {}: on the list, and not seen",
-                row.place, row.field
-            );
-            unexpected += 1;
-        }
+        unexpected += 1;
     }
     for key in honoured_keys() {
         let untested = listed.untested.contains(&key);

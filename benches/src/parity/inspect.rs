@@ -21,8 +21,13 @@ const SPELLINGS: [&str; 3] = ["HostConfig.Binds", "HostConfig.Mounts", "HostConf
 /// The facts of one `docker inspect` object.
 pub fn facts(inspected: &Value) -> Facts {
     let mut facts = Facts::new();
+    // The engine names a container after its id where nobody does.
+    let short = inspected["Id"].as_str().and_then(|id| id.get(..12));
     for part in ["Config", "HostConfig"] {
         lay(part, &inspected[part], &mut facts);
+    }
+    if inspected["Config"]["Hostname"].as_str() == short {
+        facts.remove("Config.Hostname");
     }
     for mount in inspected["Mounts"].as_array().into_iter().flatten() {
         mounted(mount, &mut facts);
@@ -30,7 +35,10 @@ pub fn facts(inspected: &Value) -> Facts {
     for (name, network) in networks(inspected) {
         let at = format!("Networks.{name}");
         facts.insert(at.clone(), "attached".to_owned());
-        lay(&format!("{at}.Aliases"), &network["Aliases"], &mut facts);
+        let aliases = network["Aliases"].as_array().into_iter().flatten();
+        let given = aliases.filter(|alias| alias.as_str() != short).cloned();
+        let given = Value::Array(given.collect());
+        lay(&format!("{at}.Aliases"), &given, &mut facts);
     }
     facts
 }
@@ -53,7 +61,13 @@ fn lay(at: &str, value: &Value, facts: &mut Facts) {
         Value::Null => {}
         Value::Object(fields) => {
             for (key, value) in fields {
-                lay(&format!("{at}.{key}"), value, facts);
+                let at = format!("{at}.{key}");
+                // `{"80/tcp": {}}`: the key is all there is to say.
+                if value.as_object().is_some_and(Map::is_empty) && is_inner(&at) {
+                    facts.insert(at, "{}".to_owned());
+                } else {
+                    lay(&at, value, facts);
+                }
             }
         }
         Value::Array(items) if at == "Config.Env" => {
@@ -76,6 +90,11 @@ fn lay(at: &str, value: &Value, facts: &mut Facts) {
             facts.insert(at.to_owned(), other.to_string());
         }
     }
+}
+
+/// True below the fields of `Config` and `HostConfig` themselves, where empty means absent.
+fn is_inner(at: &str) -> bool {
+    at.matches('.').count() > 1
 }
 
 /// A mount by its place in the container. Paths of volumes are the engine's own affair.
@@ -122,6 +141,24 @@ mod tests {
                 ("Config.Env.A", "\"\""),
                 ("Config.Env.B", "\"1\""),
                 ("HostConfig.CapAdd", "\"A\" \"B\""),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_the_engine_chose_itself_is_no_fact() {
+        let id = "0123456789abcdef";
+        let inspected = json!({
+            "Id": id,
+            "Config": {"Hostname": &id[..12], "ExposedPorts": {"80/tcp": {}}, "Volumes": {}},
+            "NetworkSettings": {"Networks": {"p_back": {"Aliases": ["web", &id[..12]]}}},
+        });
+        check(
+            &inspected,
+            &[
+                ("Config.ExposedPorts.80/tcp", "{}"),
+                ("Networks.back", "attached"),
+                ("Networks.back.Aliases", "\"web\""),
             ],
         );
     }

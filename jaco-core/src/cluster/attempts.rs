@@ -36,19 +36,16 @@ impl Attempts {
     /// # Errors
     /// `join_token_invalid` while the address has no try left.
     pub fn begin(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Error> {
-        self.refill(now);
         let key = network(address);
         if !self.used.contains_key(&key) && self.used.len() >= REMEMBERED {
-            let oldest = self.used.iter().min_by_key(|(_, used)| used.since);
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                self.used.remove(&oldest);
-            }
+            self.make_room(now);
         }
         let fresh = Used {
             tries: 0,
             since: now,
         };
         let used = self.used.entry(key).or_insert(fresh);
+        used.refill(now);
         if used.tries >= BURST {
             let again = used.since + REFILL;
             let message = format!("too many wrong join tokens from {address}");
@@ -74,16 +71,30 @@ impl Attempts {
         self.used.len()
     }
 
+    /// Forgets all that have their tries back, or else the oldest.
+    fn make_room(&mut self, now: Timestamp) {
+        self.used.values_mut().for_each(|used| used.refill(now));
+        self.used.retain(|_, used| used.tries > 0);
+        if self.used.len() >= REMEMBERED {
+            let oldest = self.used.iter().min_by_key(|(_, used)| used.since);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.used.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Used {
     fn refill(&mut self, now: Timestamp) {
         let step = u64::try_from(REFILL.as_millis()).unwrap_or(u64::MAX);
-        for used in self.used.values_mut() {
-            let back = now.0.saturating_sub(used.since.0) / step;
-            used.tries = used
-                .tries
-                .saturating_sub(u32::try_from(back).unwrap_or(u32::MAX));
-            used.since = Timestamp(used.since.0 + back * step);
-        }
-        self.used.retain(|_, used| used.tries > 0);
+        let back = now.0.saturating_sub(self.since.0) / step;
+        let tries = u32::try_from(back).unwrap_or(u32::MAX);
+        self.tries = self.tries.saturating_sub(tries);
+        // With all tries left the wait for the next one begins anew.
+        self.since = match self.tries {
+            0 => now,
+            _ => Timestamp(self.since.0 + back * step),
+        };
     }
 }
 
