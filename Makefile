@@ -67,6 +67,11 @@ bench-dns: ## Names of our own beside dnsmasq, one worker each
 	@$(CARGO) build --quiet --release -p jaco-benches
 	@target/release/bench-dns
 
+.PHONY: parity
+parity: deps build ## Compare containers with those of docker-compose, key by key
+	@packaging/install-deps.sh parity
+	@target/debug/parity
+
 .PHONY: soak-sim
 soak-sim: ## Simulate clusters under faults (SEEDS=20000)
 	@$(CARGO) run --quiet --release -p jaco-testkit --bin jaco-sim -- --seeds $(SEEDS)

@@ -11,12 +11,14 @@ set -eu
 bed="docker.io nftables iproute2 iptables busybox-static docker-registry
     pebble openssl curl"
 bench="wrk jq nginx-light haproxy caddy dnsmasq-base dnsperf etcd-server"
+parity="docker-compose"
 
 packages=""
 for argument in "$@"; do
     case $argument in
         bed) packages="$packages $bed" ;;
         bench) packages="$packages $bench" ;;
+        parity) packages="$packages $parity" ;;
         *) packages="$packages $argument" ;;
     esac
 done

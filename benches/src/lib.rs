@@ -1,5 +1,6 @@
 //! Shared parts of the peer benches: medians, and rows in the form that scripts read.
 
+pub mod parity;
 pub mod peer;
 
 /// The median of some figures; zero of none.

@@ -57,7 +57,7 @@ fn changed(
 }
 
 #[test]
-fn only_what_changed_in_meaning_is_replaced() {
+fn regression_only_what_changed_in_meaning_is_replaced() {
     let bed = one_host("touch");
     let host = bed.host(1);
     let project = Project::new("touch").unwrap();
@@ -112,7 +112,7 @@ fn only_what_changed_in_meaning_is_replaced() {
 }
 
 #[test]
-fn every_command_that_prints_data_gives_json_that_parses() {
+fn regression_every_command_that_prints_data_gives_json_that_parses() {
     let bed = one_host("json");
     let host = bed.host(1);
     let project = Project::new("json").unwrap();

@@ -49,7 +49,9 @@ fn regression_docker_resolver_or_a_gateway_as_forwarder_is_refused_at_start() {
         ("10.9.0.0/16", "10.9.0.1"),
     ] {
         let text = format!("ipam_pool: {pool}\ndns: {{forwarders: [{address}]}}");
-        let error = parse(&text, &environment()).unwrap_err();
+        let report = parse(&text, &environment()).unwrap_err();
+        assert!(report.violations[0].span.is_some(), "{report:?}");
+        let error = report.to_error().unwrap();
         assert_eq!(error.code, ErrorCode::ConfigInvalid);
         let start = format!("dns.forwarders[0]: {address} is ");
         assert!(error.message.starts_with(&start), "{}", error.message);
@@ -63,7 +65,10 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
     let cases = [
         ("colour: red", "colour"),
         // A key whose feature comes later is unknown until then.
-        ("wg_port: 51820", "wg_port"),
+        ("metrics_addr: 127.0.0.1:9000", "metrics_addr"),
+        ("wg_port: 70000", "wg_port"),
+        ("mesh_pool: 10.245.0.0/30", "mesh_pool"),
+        ("mesh_pool: 10.244.7.0/24", "mesh_pool"),
         ("listen_addr: nonsense", "listen_addr"),
         ("listen_addr: 10.1.2.3:7001", "cluster_addr"),
         ("cluster_addr: 10.1.2.3", "cluster_addr"),
@@ -72,7 +77,7 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("ipam_pool: 10.244.0.0/24", "ipam_pool"),
         ("node_unreachable_after: soon", "node_unreachable_after"),
         ("node_unreachable_after: 0s", "node_unreachable_after"),
-        ("dns: {timeout: 2}", "dns.timeout"),
+        ("dns: {timeout: 2}", "dns"),
         ("dns: {timeout: 0s}", "dns.timeout"),
         ("dns: {servers: [192.0.2.1]}", "servers"),
         ("dns: {forwarders: [dns.example.com]}", "dns.forwarders[0]"),
@@ -80,9 +85,54 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("log_level: loud", "log_level"),
     ];
     for (text, key) in cases {
-        let error = parse(text, &environment()).unwrap_err();
+        let report = parse(text, &environment()).unwrap_err();
+        let error = report.to_error().unwrap();
         assert_eq!(error.code, ErrorCode::ConfigInvalid, "{text}");
         assert!(error.message.contains(key), "{text}: {}", error.message);
+    }
+}
+
+#[test]
+fn every_violation_is_told_with_its_place() {
+    let text = "colour: red\nlog_level: loud\naudit_retention: many\n\nlisten_addr: nonsense\n\
+                docker_host: {a: b}\nipam_pool: none\n";
+    let report = parse(text, &environment()).unwrap_err();
+    let told: Vec<String> = report
+        .violations
+        .iter()
+        .map(|violation| {
+            let span = violation.span.unwrap();
+            assert_eq!(violation.code, ErrorCode::ConfigInvalid);
+            format!("{}:{} {}", span.line, span.column, violation.path)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "1:1 colour",
+            "2:1 log_level",
+            "3:1 audit_retention",
+            "5:1 listen_addr",
+            "6:1 docker_host",
+            "7:1 ipam_pool",
+        ]
+    );
+}
+
+#[test]
+fn a_text_that_is_no_mapping_is_refused() {
+    for text in [
+        "- a",
+        "just words",
+        "a: [",
+        "log_level: info\nlog_level: warn",
+    ] {
+        let report = parse(text, &environment()).unwrap_err();
+        assert_eq!(
+            report.violations[0].code,
+            ErrorCode::ConfigInvalid,
+            "{text}"
+        );
     }
 }
 
@@ -91,12 +141,15 @@ fn the_control_plane_is_not_put_on_a_public_or_ambiguous_address() {
     let mut environment = environment();
     environment.addresses = vec!["8.8.8.8".parse().unwrap()];
     assert_eq!(
-        parse("", &environment).unwrap_err().code,
+        parse("", &environment).unwrap_err().violations[0].code,
         ErrorCode::ConfigInvalid
     );
     environment.addresses = vec!["10.0.0.1".parse().unwrap(), "192.168.0.1".parse().unwrap()];
-    let error = parse("", &environment).unwrap_err();
-    assert_eq!(error.details["candidates"], "10.0.0.1, 192.168.0.1");
+    let report = parse("", &environment).unwrap_err();
+    assert_eq!(
+        report.violations[0].details["candidates"],
+        "10.0.0.1, 192.168.0.1"
+    );
     let named = parse(
         "listen_addr: 8.8.8.8:7000\ncluster_addr: 8.8.8.8:7001",
         &environment,

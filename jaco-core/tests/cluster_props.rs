@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jaco_core::cluster::addresses::REST;
 use jaco_core::cluster::node::NodeCondition;
@@ -9,7 +10,7 @@ use jaco_core::cluster::{ClusterState, Command, apply};
 use jaco_core::error::ErrorCode;
 use jaco_core::id::{DeploymentName, Identity, NodeName, ServiceName};
 use jaco_core::manifest::spec::{Placement, Protocol, PublishedPort};
-use jaco_testkit::builders::{Cluster, deployment, service};
+use jaco_testkit::builders::{Cluster, bundle, deployment, service};
 use proptest::prelude::*;
 
 /// One thing that somebody does.
@@ -340,6 +341,23 @@ fn regression_the_last_active_token_is_revoked_with_force_only() {
         cluster.state.authenticate("else").unwrap_err().code,
         ErrorCode::TokenInvalid
     );
+}
+
+#[test]
+fn regression_privileges_need_a_token_that_allows_them() {
+    let mut cluster = Cluster::of(1);
+    let mut asking = service(1, "a");
+    asking.container.privileged = true;
+    let spec = deployment("web", [("plain", service(1, "p")), ("web", asking)]);
+    let apply = |privileged| Command::Apply {
+        bundle: Arc::new(bundle()),
+        spec: Arc::new(spec.clone()),
+        privileged,
+    };
+    let error = cluster.apply(apply(false)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::PermissionDenied);
+    assert_eq!(error.details["service"], "web");
+    cluster.must(apply(true));
 }
 
 #[test]

@@ -303,7 +303,7 @@ fn a_replica_waits_for_what_it_depends_on() {
 }
 
 #[test]
-fn a_failed_pull_is_told_and_holds_the_start_until_it_is_due() {
+fn regression_a_failed_pull_is_told_and_holds_the_start_until_it_is_due() {
     let mut cluster = Cluster::of(1);
     cluster
         .deploy(deployment("d", [("web", service(1, "a"))]))

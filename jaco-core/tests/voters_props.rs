@@ -48,7 +48,7 @@ fn adopt(members: &mut [Member], next: &BTreeSet<MemberId>) {
 }
 
 #[test]
-fn the_table_of_the_specification_holds() {
+fn regression_the_table_of_the_specification_holds() {
     let table: Vec<usize> = (1..=10).map(target).collect();
     assert_eq!(table, [1, 1, 3, 3, 5, 5, 7, 7, 7, 7]);
 }

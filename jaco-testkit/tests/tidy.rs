@@ -321,6 +321,19 @@ fn the_coverage_table_names_what_exists() {
 }
 
 #[test]
+fn every_regression_is_shown_by_a_test_of_that_name() {
+    let page = fs::read_to_string(root().join("docs/coverage.md")).unwrap();
+    let (_, section) = page.split_once("## Regressions").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+    for row in rows {
+        let shown = row.trim_matches('|').rsplit('|').next().unwrap().trim();
+        let mut names = shown.split('`').skip(1).step_by(2).peekable();
+        assert!(shown == "not yet" || names.peek().is_some(), "{row}");
+        assert!(names.all(|name| name.starts_with("regression_")), "{row}");
+    }
+}
+
+#[test]
 fn the_core_names_no_time_and_no_entropy() {
     let sources = files(".rs")
         .into_iter()

@@ -3,6 +3,7 @@
 //! The core is functions from data to data, so that embedding it takes a log (here: a list in
 //! memory), a clock and something that obeys. See README.md for what it prints.
 
+mod engine;
 mod machines;
 mod world;
 
@@ -21,30 +22,30 @@ fn main() -> io::Result<()> {
 
 /// Places a service and a database on three machines, and loses the machine with the database.
 fn story(out: &mut impl Write) -> io::Result<()> {
-    let mut world = World::of(&["oslo", "lima", "kyiv"]);
-    let mut machines = Machines::default();
+    let mut machines = Machines::of(&["oslo", "lima", "kyiv"]);
+    let mut world = World::of(&machines.describe().map_err(io::Error::other)?);
 
     writeln!(out, "== deploy: web x4, db x1 with a volume")?;
     world.write(world::shop());
-    settle(&mut world, &mut machines, out)?;
+    settle(&mut world, &machines, out)?;
 
     let home = world.home_of("db");
     writeln!(out, "== {home} is lost")?;
     let (node, condition) = (home.clone(), NodeCondition::Unreachable);
     world.write(Command::NodeCondition { node, condition });
     machines.lose(&home);
-    settle(&mut world, &mut machines, out)?;
+    settle(&mut world, &machines, out)?;
     why(&world.state, out)?;
 
     writeln!(out, "== {home} is back")?;
     let (node, condition) = (home, NodeCondition::Reachable);
     world.write(Command::NodeCondition { node, condition });
     machines.find();
-    settle(&mut world, &mut machines, out)
+    settle(&mut world, &machines, out)
 }
 
 /// The whole control loop: plan, commit, obey, report, until there is nothing to do.
-fn settle(world: &mut World, machines: &mut Machines, out: &mut impl Write) -> io::Result<()> {
+fn settle(world: &mut World, machines: &Machines, out: &mut impl Write) -> io::Result<()> {
     loop {
         let steps = world.plan();
         for step in &steps {
@@ -54,7 +55,7 @@ fn settle(world: &mut World, machines: &mut Machines, out: &mut impl Write) -> i
         if planned {
             world.write(Command::Schedule(steps));
         }
-        let reports = machines.obey(&world.state, out)?;
+        let reports = machines.obey(&world.state, world.now(), out)?;
         if !planned && reports.is_empty() {
             return Ok(());
         }

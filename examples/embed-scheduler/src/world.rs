@@ -1,5 +1,6 @@
 //! The replicated half: a state, a list of entries in place of a log, and a clock that counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,6 @@ use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::node::{Engine, Isolation, NodeReport};
 use jaco_core::cluster::{ClusterState, Command, Entry, Proposal, apply};
 use jaco_core::id::{ClusterId, Identity, NodeName};
-use jaco_core::manifest::spec::Resources;
 use jaco_core::manifest::{Bundle, parse};
 use jaco_core::ports::Clock;
 use jaco_core::scheduler::plan;
@@ -34,7 +34,12 @@ pub(crate) struct World {
 
 impl World {
     /// A cluster of these machines, all ready.
-    pub(crate) fn of(names: &[&str]) -> Self {
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn of(machines: &BTreeMap<NodeName, Engine>) -> Self {
+        let mut names = machines.keys();
+        let first = names.next().expect("at least one machine");
         let state = ClusterState::default();
         let clock = Arc::new(Counting::default());
         let mut world = Self { state, clock };
@@ -45,21 +50,33 @@ impl World {
             ca_key_sealed: String::new(),
             ipam_pool: Pool::parse("10.244.0.0/16").expect("a /16"),
             mesh_pool: MeshPool::parse("10.245.0.0/24").expect("a /24"),
-            node: new_node(names[0]),
+            node: new_node(first),
             token_hash: "operator".to_owned(),
         })));
-        for name in &names[1..] {
+        for name in names {
             world.join(name);
         }
-        for name in names {
-            let (node, report) = (NodeName::new(name), two_cores());
+        for (name, engine) in machines {
+            let report = NodeReport {
+                engine: Some(engine.clone()),
+                labels: [].into(),
+                version: "example".to_owned(),
+                mesh: None,
+                isolation: Isolation::Verified,
+            };
+            let node = name.clone();
             world.write(Command::NodeReport { node, report });
         }
         world
     }
 
-    fn join(&mut self, name: &str) {
-        let (hash, node, sans) = (name.to_owned(), None, Vec::new());
+    /// The time: every look at the clock moves it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn join(&mut self, name: &NodeName) {
+        let (hash, node, sans) = (name.to_string(), None, Vec::new());
         let ttl = Duration::from_secs(3_600);
         self.write(Command::JoinTokenIssue {
             hash,
@@ -67,7 +84,7 @@ impl World {
             sans,
             ttl,
         });
-        let (token_hash, node) = (name.to_owned(), new_node(name));
+        let (token_hash, node) = (name.to_string(), new_node(name));
         self.write(Command::NodeJoin { token_hash, node });
     }
 
@@ -96,31 +113,12 @@ impl World {
     }
 }
 
-fn new_node(name: &str) -> NewNode {
+fn new_node(name: &NodeName) -> NewNode {
     NewNode {
-        name: NodeName::new(name),
+        name: name.clone(),
         api_address: format!("{name}:7000"),
         cluster_address: format!("{name}:7001"),
-        serial: name.to_owned(),
-    }
-}
-
-fn two_cores() -> NodeReport {
-    let engine = Engine {
-        version: "paper".to_owned(),
-        api_version: "1.41".to_owned(),
-        arch: "amd64".to_owned(),
-        capacity: Resources {
-            cpu_millis: 2_000,
-            memory_bytes: 4 << 30,
-        },
-    };
-    NodeReport {
-        engine: Some(engine),
-        labels: [].into(),
-        version: "example".to_owned(),
-        mesh: None,
-        isolation: Isolation::Verified,
+        serial: name.to_string(),
     }
 }
 

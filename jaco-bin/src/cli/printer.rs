@@ -89,11 +89,7 @@ impl Printer {
 
     fn error(self, error: &Error) {
         if self.format == Format::Json || self.format == Format::Yaml {
-            let document = serde_json::json!({
-                "code": error.code, "message": error.message,
-                "details": error.details, "hint": error.code.hint(),
-            });
-            let _ = self.document(&document, |_| String::new());
+            let _ = self.document(&error.document(), |_| String::new());
         }
         eprintln!("Error: {error}");
         for (key, value) in &error.details {

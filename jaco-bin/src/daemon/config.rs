@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::mesh_pool::MeshPool;
-use jaco_core::error::{Error, ErrorCode};
+use jaco_core::error::{Error, ErrorCode, Report, Span, Violation};
+use jaco_core::manifest::settings::{self, Setting};
 use jaco_core::node::advertise;
 use jaco_core::node::forward::{self, Upstreams};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// Where the file is when neither flag nor `JACO_CONFIG` says so.
 pub const DEFAULT_PATH: &str = "/etc/jaco/jacod.yaml";
+/// How messages call the file.
+const FILE: &str = "jacod.yaml";
 const DEFAULT_STATE_KEY: &str = "/etc/jaco/state.key";
 
 /// The file as written.
@@ -139,8 +143,8 @@ pub struct Environment {
 /// for by name.
 ///
 /// # Errors
-/// `config_invalid`, naming the key.
-pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, Error> {
+/// Every violation, each `config_invalid`.
+pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, Report> {
     let text = match std::fs::read_to_string(path.unwrap_or(Path::new(DEFAULT_PATH))) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_none() => {
@@ -148,7 +152,10 @@ pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, Er
         }
         Err(error) => {
             let path = path.unwrap_or(Path::new(DEFAULT_PATH)).display();
-            return Err(invalid("config", format!("read {path}: {error}")));
+            let error = invalid("config", format!("read {path}: {error}"));
+            return Err(Report {
+                violations: vec![violation(error, None)],
+            });
         }
     };
     parse(&text, environment)
@@ -157,48 +164,81 @@ pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, Er
 /// Checks the text of a configuration.
 ///
 /// # Errors
-/// `config_invalid`, naming the key.
-pub fn parse(text: &str, environment: &Environment) -> Result<Config, Error> {
-    let file: File = if text.trim().is_empty() {
-        File::default()
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| {
-            let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default().to_owned();
-            Error::new(ErrorCode::ConfigInvalid, first)
-        })?
-    };
-    check(file, environment)
+/// Every violation, each `config_invalid`, in file order.
+pub fn parse(text: &str, environment: &Environment) -> Result<Config, Report> {
+    let (settings, mut report) = settings::read(text, FILE);
+    for violation in &mut report.violations {
+        violation.code = ErrorCode::ConfigInvalid;
+    }
+    let mut file = Value::Object(Map::new());
+    for setting in &settings {
+        let mut alone = Value::Object(Map::new());
+        alone[&setting.key] = setting.value.clone();
+        match File::deserialize(&alone) {
+            Ok(_) => file[&setting.key] = setting.value.clone(),
+            Err(error) => {
+                let error = invalid(&setting.key, error.to_string());
+                report.violations.push(violation(error, Some(setting.span)));
+            }
+        }
+    }
+    let mut errors = Vec::new();
+    let file = File::deserialize(&file).unwrap_or_default();
+    let config = check(file, environment, &mut errors);
+    for error in errors {
+        let field = error.details.get("field").map_or("", String::as_str);
+        // `dns.forwarders[0]` stands under `dns`.
+        let head = field.split(['.', '[']).next().unwrap_or(field);
+        let at = |setting: &&Setting| setting.key == head;
+        let span = settings.iter().find(at).map(|setting| setting.span);
+        report.violations.push(violation(error, span));
+    }
+    report.violations.sort_by_key(|violation| violation.span);
+    config.filter(|_| report.is_empty()).ok_or(report)
 }
 
-fn check(file: File, environment: &Environment) -> Result<Config, Error> {
-    let listen = socket("listen_addr", &file.listen_addr, &environment.addresses)?;
-    let cluster = socket("cluster_addr", &file.cluster_addr, &environment.addresses)?;
-    if listen == cluster {
-        return Err(invalid(
-            "cluster_addr",
-            format!("{cluster} is listen_addr already"),
-        ));
+/// `None` when a value is wrong; every wrong one is in `errors`.
+fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Option<Config> {
+    let mut noted = |error: Error| errors.push(error);
+    let listen = socket("listen_addr", &file.listen_addr, &environment.addresses);
+    let listen = listen.map_err(&mut noted).ok();
+    let cluster = socket("cluster_addr", &file.cluster_addr, &environment.addresses);
+    let cluster = cluster.map_err(&mut noted).ok();
+    if let Some(listen) = listen.filter(|_| listen == cluster) {
+        let message = format!("{listen} is listen_addr already");
+        noted(invalid("cluster_addr", message));
     }
     let hostname = Some(file.hostname).filter(|name| !name.is_empty());
     let hostname = hostname.unwrap_or_else(|| environment.hostname.clone());
     if !jaco_core::id::is_dns_label(&hostname.replace('.', "-").to_ascii_lowercase(), 253) {
-        return Err(invalid(
-            "hostname",
-            format!("\"{hostname}\" is not a hostname"),
-        ));
+        let message = format!("\"{hostname}\" is not a hostname");
+        noted(invalid("hostname", message));
     }
     let log_level = environment.log_level.clone().unwrap_or(file.log_level);
     if !["debug", "info", "warn", "error"].contains(&log_level.as_str()) {
         let message = format!("\"{log_level}\" is not one of debug, info, warn, error");
-        return Err(invalid("log_level", message));
+        noted(invalid("log_level", message));
     }
-    let ipam_pool = Pool::parse(&file.ipam_pool).ok_or_else(|| {
-        let message = format!("\"{}\" is not a /16 like 10.244.0.0/16", file.ipam_pool);
-        invalid("ipam_pool", message)
-    })?;
+    let http = address("http_addr", &file.http_addr)
+        .map_err(&mut noted)
+        .ok();
+    let docker_host = docker_host(file.docker_host).map_err(&mut noted).ok();
+    let ipam_pool = pool("ipam_pool", &file.ipam_pool).map_err(&mut noted).ok();
+    let mesh_pool = mesh_pool(&file.mesh_pool, ipam_pool)
+        .map_err(&mut noted)
+        .ok();
     let resolv_conf = &environment.resolv_conf;
-    Ok(Config {
+    let dns_upstreams = ipam_pool.and_then(|pool| {
+        let upstreams = forward::upstreams(&file.dns.forwarders, resolv_conf, pool);
+        upstreams.map_err(&mut noted).ok()
+    });
+    let dns_timeout = seconds("dns.timeout", &file.dns.timeout)
+        .map_err(&mut noted)
+        .ok();
+    let node_unreachable_after = seconds("node_unreachable_after", &file.node_unreachable_after);
+    let node_unreachable_after = node_unreachable_after.map_err(&mut noted).ok();
+    let listen = listen?;
+    Some(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
         state_key: environment
             .state_key
@@ -206,28 +246,33 @@ fn check(file: File, environment: &Environment) -> Result<Config, Error> {
             .unwrap_or_else(|| DEFAULT_STATE_KEY.into()),
         hostname,
         listen,
-        cluster,
+        cluster: cluster?,
         advertise: Some(file.advertise_addr)
             .filter(|host| !host.is_empty())
             .unwrap_or_else(|| listen.ip().to_string()),
         unix_socket: file.unix_socket,
-        http: file.http_addr.parse().map_err(|_| {
-            invalid(
-                "http_addr",
-                format!("\"{}\" is not an address and port", file.http_addr),
-            )
-        })?,
-        docker_host: docker_host(file.docker_host)?,
+        http: http?,
+        docker_host: docker_host?,
         wg_port: file.wg_port,
-        ipam_pool,
-        mesh_pool: mesh_pool(&file.mesh_pool, ipam_pool)?,
-        dns_upstreams: forward::upstreams(&file.dns.forwarders, resolv_conf, ipam_pool)?,
-        dns_timeout: seconds("dns.timeout", &file.dns.timeout)?,
+        ipam_pool: ipam_pool?,
+        mesh_pool: mesh_pool?,
+        dns_upstreams: dns_upstreams?,
+        dns_timeout: dns_timeout?,
         node_labels: file.node_labels,
-        node_unreachable_after: seconds("node_unreachable_after", &file.node_unreachable_after)?,
+        node_unreachable_after: node_unreachable_after?,
         audit_retention: file.audit_retention,
         log_level,
     })
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
+    text.parse()
+        .map_err(|_| invalid(key, format!("\"{text}\" is not an address and port")))
+}
+
+fn pool(key: &str, text: &str) -> Result<Pool, Error> {
+    Pool::parse(text)
+        .ok_or_else(|| invalid(key, format!("\"{text}\" is not a /16 like 10.244.0.0/16")))
 }
 
 fn socket(key: &str, text: &str, machine: &[IpAddr]) -> Result<SocketAddr, Error> {
@@ -241,16 +286,17 @@ fn socket(key: &str, text: &str, machine: &[IpAddr]) -> Result<SocketAddr, Error
     ))
 }
 
-fn mesh_pool(text: &str, ipam_pool: Pool) -> Result<MeshPool, Error> {
+/// Reads the mesh's pool; without a containers' pool that is valid, only its shape counts.
+fn mesh_pool(text: &str, ipam_pool: Option<Pool>) -> Result<MeshPool, Error> {
     let shape = || format!("\"{text}\" is not a network from /16 to /28 like 10.245.0.0/24");
     let pool = MeshPool::parse(text).ok_or_else(|| invalid("mesh_pool", shape()))?;
-    if pool.is_apart_from(ipam_pool) {
-        return Ok(pool);
+    match ipam_pool {
+        Some(containers) if !pool.is_apart_from(containers) => Err(invalid(
+            "mesh_pool",
+            format!("{pool} lies in ipam_pool {containers}"),
+        )),
+        _ => Ok(pool),
     }
-    Err(invalid(
-        "mesh_pool",
-        format!("{pool} lies in ipam_pool {ipam_pool}"),
-    ))
 }
 
 fn docker_host(text: String) -> Result<String, Error> {
@@ -279,4 +325,15 @@ fn seconds(key: &str, text: &str) -> Result<Duration, Error> {
 fn invalid(key: &str, message: impl Into<String>) -> Error {
     let message = format!("{key}: {}", message.into());
     Error::new(ErrorCode::ConfigInvalid, message).with("field", key)
+}
+
+fn violation(error: Error, span: Option<Span>) -> Violation {
+    Violation {
+        code: error.code,
+        message: error.message,
+        file: FILE.to_owned(),
+        path: error.details.get("field").cloned().unwrap_or_default(),
+        span,
+        details: error.details,
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use jaco_core::error::Error;
+use jaco_core::error::Report;
 use jaco_core::ports::ControlPlane;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -32,7 +32,7 @@ pub struct Args {
 /// How `main` ends.
 pub enum Failure {
     /// The configuration breaks its schema.
-    Config(Error),
+    Config(Report),
     /// The daemon could not run.
     Run(anyhow::Error),
 }

@@ -1,11 +1,12 @@
 //! The daemon as its API sees it: forming, joining, admitting, writing, reading.
 
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use jaco_core::cluster::apply::check_join;
+use jaco_core::cluster::attempts::Attempts;
 use jaco_core::cluster::command::{ClusterInit, NewNode};
 use jaco_core::cluster::token::JoinCredential;
 use jaco_core::cluster::{ClusterState, Command, Outcome, apply};
@@ -37,6 +38,8 @@ pub(super) struct Plane {
     membership: RwLock<Option<Arc<Membership>>>,
     /// Held while a cluster is formed or joined, so that only one such attempt runs.
     changing: tokio::sync::Mutex<()>,
+    /// Join tokens that were shown here and were wrong.
+    attempts: Mutex<Attempts>,
     /// Itself, for what outlives a call.
     this: Weak<Self>,
 }
@@ -55,6 +58,7 @@ impl Plane {
             config,
             membership: RwLock::new(None),
             changing: tokio::sync::Mutex::new(()),
+            attempts: Mutex::default(),
             this: Weak::clone(this),
         })
     }
@@ -95,6 +99,65 @@ impl Plane {
         wiring::drive(&member);
         tokio::spawn(super::lifecycle::leave_when_removed(member));
         Ok(())
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().expect("no holder of this lock panics")
+    }
+
+    async fn let_in(&self, request: AdmissionRequest) -> Result<Admission, Error> {
+        let membership = self.joined()?;
+        let state = self.state(true).await?;
+        let token_hash = sha256_hex(request.secret.as_bytes());
+        if state.nodes.contains_key(&request.hostname) {
+            let message = format!("a node named \"{}\" is a member already", request.hostname);
+            return Err(Error::new(ErrorCode::NodeAlreadyMember, message));
+        }
+        let token = check_join(&state, &token_hash, &request.hostname)?;
+        let cluster = state
+            .cluster
+            .as_ref()
+            .ok_or_else(|| Error::internal("no cluster"))?;
+        let sealed = unhex(&cluster.ca_key_sealed).unwrap_or_default();
+        let ca_key = membership
+            .opened
+            .sealer
+            .open(CA_KEY, &sealed)
+            .map_err(Error::internal)?;
+        let ca_key = String::from_utf8(ca_key).map_err(Error::internal)?;
+        let mut sans = token.sans.clone();
+        sans.extend(host(&request.api_address).into_iter().map(str::to_owned));
+        sans.extend(
+            host(&request.cluster_address)
+                .into_iter()
+                .map(str::to_owned),
+        );
+        let hostname = request.hostname.as_str();
+        let (chain, serial) =
+            wiring::sign_node(&cluster.ca_cert, &ca_key, &request.csr, hostname, &sans)?;
+        let node = NewNode {
+            name: request.hostname.clone(),
+            api_address: request.api_address,
+            cluster_address: request.cluster_address,
+            serial,
+        };
+        let joiner = Who::new(request.hostname.as_str());
+        let command = Command::NodeJoin { token_hash, node };
+        let Outcome::Admitted { member } = membership
+            .opened
+            .consensus
+            .write(&joiner, command)
+            .await??
+        else {
+            return Err(Error::internal("a member number was expected"));
+        };
+        let state_key = self.state_key()?.to_vec();
+        Ok(Admission {
+            cluster_id: cluster.id.to_string(),
+            member,
+            chain,
+            state_key,
+        })
     }
 
     fn refuse_member(&self) -> Result<(), Error> {
@@ -207,6 +270,7 @@ impl ControlPlane for Plane {
             csr,
             api_address: config.api_address(),
             cluster_address: config.cluster_address(),
+            from: None,
         };
         let admission = wiring::enter(&request.peer, &ca_hash, admission).await?;
         let (hash, ca_cert) = wiring::authority_of(&admission.chain)?;
@@ -238,58 +302,16 @@ impl ControlPlane for Plane {
     }
 
     async fn admit(&self, request: AdmissionRequest) -> Result<Admission, Error> {
-        let membership = self.joined()?;
-        let state = self.state(true).await?;
-        let token_hash = sha256_hex(request.secret.as_bytes());
-        if state.nodes.contains_key(&request.hostname) {
-            let message = format!("a node named \"{}\" is a member already", request.hostname);
-            return Err(Error::new(ErrorCode::NodeAlreadyMember, message));
+        let Some(from) = request.from else {
+            return self.let_in(request).await;
+        };
+        self.attempts().begin(from, SystemClock.now())?;
+        let admitted = self.let_in(request).await;
+        let wrong = |error: &Error| error.code == ErrorCode::JoinTokenInvalid;
+        if !admitted.as_ref().is_err_and(wrong) {
+            self.attempts().forgive(from);
         }
-        let token = check_join(&state, &token_hash, &request.hostname)?;
-        let cluster = state
-            .cluster
-            .as_ref()
-            .ok_or_else(|| Error::internal("no cluster"))?;
-        let sealed = unhex(&cluster.ca_key_sealed).unwrap_or_default();
-        let ca_key = membership
-            .opened
-            .sealer
-            .open(CA_KEY, &sealed)
-            .map_err(Error::internal)?;
-        let ca_key = String::from_utf8(ca_key).map_err(Error::internal)?;
-        let mut sans = token.sans.clone();
-        sans.extend(host(&request.api_address).into_iter().map(str::to_owned));
-        sans.extend(
-            host(&request.cluster_address)
-                .into_iter()
-                .map(str::to_owned),
-        );
-        let hostname = request.hostname.as_str();
-        let (chain, serial) =
-            wiring::sign_node(&cluster.ca_cert, &ca_key, &request.csr, hostname, &sans)?;
-        let node = NewNode {
-            name: request.hostname.clone(),
-            api_address: request.api_address,
-            cluster_address: request.cluster_address,
-            serial,
-        };
-        let joiner = Who::new(request.hostname.as_str());
-        let command = Command::NodeJoin { token_hash, node };
-        let Outcome::Admitted { member } = membership
-            .opened
-            .consensus
-            .write(&joiner, command)
-            .await??
-        else {
-            return Err(Error::internal("a member number was expected"));
-        };
-        let state_key = self.state_key()?.to_vec();
-        Ok(Admission {
-            cluster_id: cluster.id.to_string(),
-            member,
-            chain,
-            state_key,
-        })
+        admitted
     }
 
     async fn invite(&self, caller: &Caller, invitation: Invitation) -> Result<Invited, Error> {

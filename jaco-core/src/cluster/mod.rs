@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod apply;
+pub mod attempts;
 pub mod audit;
 pub mod command;
 pub mod deployment;

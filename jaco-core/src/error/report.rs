@@ -37,6 +37,14 @@ impl Error {
         self
     }
 
+    /// The error as JSON, with the hint of its code (spec 09).
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::json!({
+            "code": self.code, "message": self.message,
+            "details": self.details, "hint": self.code.hint(),
+        })
+    }
+
     /// A bug: something that the code holds to be impossible.
     pub fn internal(reason: impl fmt::Display) -> Self {
         Self::new(ErrorCode::Internal, "an internal error occurred").with("reason", reason)

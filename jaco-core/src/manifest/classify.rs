@@ -139,6 +139,19 @@ const DEPLOY_KEYS: &Notes = &[
 const IGNORED_DEPLOY_KEYS: &Notes =
     &[("endpoint_mode", "every service has its replicas' addresses")];
 
+/// Every honoured key: `image` under a service, `deploy.mode` under its `deploy`, and with a
+/// colon, as `volumes:`, at the top level.
+pub fn honoured_keys() -> impl Iterator<Item = String> {
+    let service = HONOURED_SERVICE_KEYS
+        .iter()
+        .map(|(key, _)| (*key).to_owned());
+    let deploy = DEPLOY_KEYS.iter().map(|(key, _)| format!("deploy.{key}"));
+    let top = TOP_KEYS.iter().map(|(key, _)| format!("{key}:"));
+    service
+        .chain(deploy)
+        .chain(top.filter(|key| key != "services:"))
+}
+
 /// The keys that a compose document uses, in file order, with their classes.
 pub(crate) fn keys(document: &Node) -> Vec<KeyUse> {
     let mut uses = Vec::new();

@@ -19,6 +19,7 @@ mod merge;
 pub mod output;
 mod read;
 pub mod resolve;
+pub mod settings;
 pub mod spec;
 mod validate;
 mod yaml;

@@ -1,5 +1,6 @@
 //! What the API offers its callers: the one port that is driven from outside.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -104,6 +105,8 @@ pub struct JoinRequest {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct AdmissionRequest {
+    /// Who presents it; absent when it did not come over the network.
+    pub from: Option<IpAddr>,
     pub secret: String,
     pub hostname: NodeName,
     pub csr: String,

@@ -7,7 +7,7 @@ use crate::cluster::deployment::{Cause, Deployment, Phase};
 use crate::cluster::state::ClusterState;
 use crate::error::ErrorCode;
 use crate::id::{NodeName, ServiceName};
-use crate::manifest::spec::{Placement, ServiceSpec};
+use crate::manifest::spec::{NetworkMode, Placement, ServiceSpec};
 
 /// For each node, why it would or would not take one more replica of the service.
 pub fn placement(
@@ -37,11 +37,15 @@ pub fn pending(
     name: &ServiceName,
     service: &ServiceSpec,
 ) -> Option<Cause> {
-    let active = deployment
-        .replicas_of(name)
-        .filter(|r| r.phase == Phase::Active)
-        .count();
-    if service.placement == Placement::Global || active >= service.replicas as usize {
+    if service.placement == Placement::Global || !is_short(deployment, name, service) {
+        return None;
+    }
+    if let NetworkMode::Service(with) = &service.network_mode
+        && let Some(other) = deployment.spec().services.get(with)
+        && is_short(deployment, with, other)
+        && pending(state, deployment, with, other).is_none()
+    {
+        // The other is about to be placed, and this one after it.
         return None;
     }
     let verdicts = placement(state, deployment, name, service);
@@ -77,6 +81,12 @@ pub fn pending(
         message,
         details: BTreeMap::new(),
     })
+}
+
+fn is_short(deployment: &Deployment, name: &ServiceName, service: &ServiceSpec) -> bool {
+    let replicas = deployment.replicas_of(name);
+    let active = replicas.filter(|replica| replica.phase == Phase::Active);
+    active.count() < service.replicas as usize
 }
 
 fn unsatisfied_hosts(verdicts: &[(NodeName, Option<Rejection>)], service: &ServiceSpec) -> Cause {

@@ -105,10 +105,12 @@ impl Cluster for Api {
         &self,
         request: Request<proto::EnterRequest>,
     ) -> Result<Response<proto::EnterAnswer>, Status> {
+        let from = request.remote_addr().map(|address| address.ip());
         let request = request.into_inner();
         let admission = self
             .plane
             .admit(AdmissionRequest {
+                from,
                 secret: request.secret,
                 hostname: NodeName::new(request.hostname),
                 csr: request.csr_pem,

@@ -1,6 +1,6 @@
 //! Runtime: brings this node's containers to what the state wants, and reports what it sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub(crate) async fn run(member: Arc<Member>) {
         looks.tick().await;
         let state = member.state();
         let desired = containers::desired(&state, &member.name);
+        // A task that ends during the look has changed what the look may have seen before.
+        let busy: BTreeSet<ReplicaId> = shared.local().work.keys().cloned().collect();
         let observed = match member.runtime.observe(&member.cluster).await {
             Ok(observed) => observed,
             Err(error) => {
@@ -64,7 +66,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             }
         };
         probe(&shared, &desired, &observed).await;
-        dispatch(&shared, &starts, &desired, &observed);
+        dispatch(&shared, &starts, &desired, &observed, &busy);
         let changes = {
             let mut local = shared.local();
             local.containers = by_replica(observed);
@@ -119,17 +121,18 @@ fn next_look(shared: &Shared, desired: &BTreeMap<ReplicaId, Desired>) -> Duratio
     retry.unwrap_or(SAFETY_TICK).min(SAFETY_TICK)
 }
 
-/// Starts a task for each action whose replica has none.
+/// Starts a task for each action whose replica has none and had none when it was looked at.
 fn dispatch(
     shared: &Arc<Shared>,
     starts: &Arc<Starts>,
     desired: &BTreeMap<ReplicaId, Desired>,
     observed: &[ObservedContainer],
+    busy: &BTreeSet<ReplicaId>,
 ) {
     let now = shared.member.clock.now();
     for action in containers::diff(desired, observed) {
         let mut local = shared.local();
-        if local.work.contains_key(action.replica()) {
+        if busy.contains(action.replica()) || local.work.contains_key(action.replica()) {
             continue;
         }
         match action {
