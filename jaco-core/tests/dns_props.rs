@@ -108,7 +108,8 @@ fn expected(cluster: &Cluster, asker: &Replica) -> BTreeMap<String, BTreeSet<Ipv
         for (name, service) in &deployment.spec().services {
             let with = &deployment.spec().services["web"].networks;
             let shares = service.networks.is_empty();
-            if !service.networks.contains_key(network) && !(shares && with.contains_key(network)) {
+            let attached_by = if shares { with } else { &service.networks };
+            if !attached_by.contains_key(network) {
                 continue;
             }
             let mut of_service = vec![name.to_string()];
