@@ -196,6 +196,7 @@ fn what_is_left_after_a_load_makes_the_node_unavailable() {
 }
 
 /// The golden file; `JACO_REWRITE_GOLDEN=1` writes it anew.
+#[allow(clippy::disallowed_methods)] // the golden file is read from disk
 #[test]
 fn the_table_of_a_small_cluster_is_as_written_down() {
     let state = cluster(2, &["blog".to_owned(), "shop".to_owned()]).state;

@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use jaco_core::node::mesh::{INTERFACE, Passage};
 use jaco_core::ports::{HostError, HostNetwork};
+use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
-use rtnetlink::{Error, Handle, RouteMessageBuilder};
-use tokio::task::AbortHandle;
+
+use crate::transport::links::{Links, code, failed, io_failed};
 
 /// Where the kernel's settings are.
 const SETTINGS: &str = "/proc/sys/net/ipv4";
@@ -25,12 +26,12 @@ pub struct LinuxNetwork;
 #[async_trait]
 impl HostNetwork for LinuxNetwork {
     async fn routes(&self) -> Result<BTreeSet<Ipv4Addr>, HostError> {
-        let kernel = Kernel::open()?;
-        let Some(index) = kernel.index(INTERFACE).await? else {
+        let links = Links::open()?;
+        let Some(index) = links.index(INTERFACE).await? else {
             return Ok(BTreeSet::new());
         };
         let any = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes = kernel.handle.route().get(any).execute();
+        let routes = links.handle.route().get(any).execute();
         let routes: Vec<_> = routes.try_collect().await.map_err(|error| failed(&error))?;
         Ok(routes
             .iter()
@@ -39,20 +40,19 @@ impl HostNetwork for LinuxNetwork {
     }
 
     async fn add_route(&self, to: Ipv4Addr, source: Ipv4Addr) -> Result<(), HostError> {
-        let kernel = Kernel::open()?;
-        let missing = || HostError::Failed(format!("there is no interface {INTERFACE}"));
-        let index = kernel.index(INTERFACE).await?.ok_or_else(missing)?;
+        let links = Links::open()?;
+        let index = links.existing(INTERFACE).await?;
         let route = route(to, index).pref_source(source).build();
-        let added = kernel.handle.route().add(route).replace().execute().await;
+        let added = links.handle.route().add(route).replace().execute().await;
         added.map_err(|error| failed(&error))
     }
 
     async fn remove_route(&self, to: Ipv4Addr) -> Result<(), HostError> {
-        let kernel = Kernel::open()?;
-        let Some(index) = kernel.index(INTERFACE).await? else {
+        let links = Links::open()?;
+        let Some(index) = links.index(INTERFACE).await? else {
             return Ok(());
         };
-        match kernel
+        match links
             .handle
             .route()
             .del(route(to, index).build())
@@ -75,35 +75,6 @@ impl HostNetwork for LinuxNetwork {
         // Loose: what a replica elsewhere sends may come in before its route is there.
         set(&format!("conf/{INTERFACE}/rp_filter"), "2")?;
         passages::ensure(passages).await
-    }
-}
-
-/// A connection to the kernel; ends when dropped.
-struct Kernel {
-    handle: Handle,
-    connection: AbortHandle,
-}
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
-impl Kernel {
-    fn open() -> Result<Self, HostError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| io_failed(&e))?;
-        let connection = tokio::spawn(connection).abort_handle();
-        Ok(Self { handle, connection })
-    }
-
-    async fn index(&self, name: &str) -> Result<Option<u32>, HostError> {
-        let mut found = self.handle.link().get().match_name(name).execute();
-        match found.try_next().await {
-            Ok(link) => Ok(link.map(|link| link.header.index)),
-            Err(error) if code(&error) == Some(nix::libc::ENODEV) => Ok(None),
-            Err(error) => Err(failed(&error)),
-        }
     }
 }
 
@@ -143,25 +114,4 @@ fn set(name: &str, value: &str) -> Result<(), HostError> {
         return Ok(());
     }
     std::fs::write(&path, value).map_err(told)
-}
-
-fn code(error: &Error) -> Option<i32> {
-    match error {
-        Error::NetlinkError(message) => message.to_io().raw_os_error(),
-        _ => None,
-    }
-}
-
-fn failed(error: &Error) -> HostError {
-    match error {
-        Error::NetlinkError(message) => io_failed(&message.to_io()),
-        other => HostError::Failed(other.to_string()),
-    }
-}
-
-fn io_failed(error: &io::Error) -> HostError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => HostError::Unavailable(error.to_string()),
-        _ => HostError::Failed(error.to_string()),
-    }
 }

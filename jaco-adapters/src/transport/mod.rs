@@ -1,7 +1,9 @@
-//! What several adapters share: certificates, TLS connections, the generated messages.
+//! What several adapters share: certificates, TLS connections, the generated messages, listeners,
+//! the connection to the kernel.
 
 pub mod connect;
 pub mod incoming;
+pub(crate) mod links;
 pub(crate) mod listeners;
 pub mod pki;
 pub mod tls;

@@ -16,7 +16,7 @@ use netlink_packet_wireguard::{
 };
 use tokio::task::AbortHandle;
 
-use super::link::io_failed;
+use crate::transport::links::io_failed;
 
 /// Addresses in one message: an attribute holds at most 64 KiB, an address takes some 30 bytes.
 const ADDRESSES_AT_ONCE: usize = 1000;
@@ -34,7 +34,7 @@ impl Drop for Kernel {
 
 impl Kernel {
     pub(super) async fn open() -> Result<Self, HostError> {
-        let (connection, handle, _) = new_connection().map_err(io_failed)?;
+        let (connection, handle, _) = new_connection().map_err(|error| io_failed(&error))?;
         let connection = tokio::spawn(connection).abort_handle();
         Ok(Self { handle, connection })
     }
@@ -116,7 +116,7 @@ impl Kernel {
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => messages.push(message.payload),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(io_failed(error.to_io()));
+                    return Err(io_failed(&error.to_io()));
                 }
                 _ => {}
             }

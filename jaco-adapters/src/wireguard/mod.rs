@@ -19,8 +19,8 @@ use jaco_core::node::mesh::{INTERFACE, Peer};
 use jaco_core::ports::{HostError, Mesh};
 use tokio::sync::Mutex;
 
+use crate::transport::links::Links;
 use kernel::Kernel;
-use link::Links;
 use userspace::Userspace;
 
 /// This node's WireGuard interface.
@@ -54,7 +54,7 @@ impl WireGuardMesh {
     }
 
     async fn start(&self, links: &Links) -> Result<Backend, HostError> {
-        match links.add_wireguard(INTERFACE).await {
+        match link::add_wireguard(links, INTERFACE).await {
             Ok(()) => {
                 let kernel = Kernel::open().await?;
                 kernel.configure(self.private.to_bytes(), self.port).await?;
@@ -83,7 +83,7 @@ impl Mesh for WireGuardMesh {
         if state.backend.is_none() {
             state.backend = Some(self.start(&links).await?);
         }
-        links.bring_up(INTERFACE, address).await?;
+        link::bring_up(&links, INTERFACE, address).await?;
         Ok(MeshEnd {
             public_key: MeshKey(PublicKey::from(&self.private).to_bytes()),
             port: self.port,
