@@ -67,6 +67,11 @@ bench-dns: ## Names of our own beside dnsmasq, one worker each
 	@$(CARGO) build --quiet --release -p jaco-benches
 	@target/release/bench-dns
 
+.PHONY: bench-mesh
+bench-mesh: deps ## TCP over the encrypted mesh beside the bare link
+	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+	@JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-mesh
+
 .PHONY: parity
 parity: deps build ## Compare containers with those of docker-compose, key by key
 	@packaging/install-deps.sh parity
