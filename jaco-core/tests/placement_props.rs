@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use jaco_core::cluster::Command;
 use jaco_core::cluster::deployment::Replica;
-use jaco_core::cluster::node::NodeCondition;
+use jaco_core::cluster::node::{Isolation, NodeCondition};
+use jaco_core::error::ErrorCode;
 use jaco_core::id::{DeploymentName, NodeName, ServiceName};
 use jaco_core::manifest::spec::{
     Attribute, Constraint, NetworkMode, Placement, Resources, ServiceSpec,
@@ -147,6 +148,35 @@ proptest! {
         let text = serde_json::to_string(&cluster.state).unwrap();
         let copy = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(plan(&cluster.state, cluster.now), plan(&copy, cluster.now));
+    }
+}
+
+#[test]
+fn a_node_that_comes_up_again_or_lost_its_isolation_keeps_what_runs_and_gets_nothing_new() {
+    for isolation in [
+        Isolation::Pending,
+        Isolation::Unavailable {
+            code: ErrorCode::IsolationUnavailable,
+            reason: "nft is not installed".to_owned(),
+        },
+    ] {
+        let mut cluster = Cluster::of(3);
+        let everywhere = with(1, |spec| spec.placement = Placement::Global);
+        let spec = deployment("d", [("web", service(3, "a")), ("agent", everywhere)]);
+        cluster.deploy(spec).unwrap();
+        cluster.settle();
+        let before = counts(&cluster)["n2"];
+        let node = NodeName::new("n2");
+        let mut report = cluster.state.nodes[&node].report.clone().unwrap();
+        report.isolation = isolation;
+        cluster.must(Command::NodeReport { node, report });
+        assert_eq!(plan(&cluster.state, cluster.now), vec![]);
+        let more = deployment("more", [("web", service(6, "a"))]);
+        cluster.deploy(more).unwrap();
+        cluster.settle();
+        let on_n2 = cluster.state.replicas().filter(|r| r.node.as_str() == "n2");
+        let of_more = on_n2.filter(|r| r.deployment.as_str() == "more").count();
+        assert_eq!((before, of_more), (1, 0));
     }
 }
 

@@ -194,7 +194,8 @@ pub(in crate::scheduler) fn place_at(
 }
 
 /// True when a replica stands where its service may not run, while some node may run it. What
-/// runs on a node that lost its isolation stays: stopping it protects nobody.
+/// runs on a node that comes up again, or that lost its isolation, stays: the one is ready in a
+/// moment, and stopping protects nobody on the other.
 pub(in crate::scheduler) fn is_misplaced(
     demand: &Demand<'_>,
     node: &NodeName,
@@ -207,9 +208,11 @@ pub(in crate::scheduler) fn is_misplaced(
     };
     let stands_well = cluster.position(node).is_some_and(suits);
     let global = demand.service.placement == Placement::Global;
-    let kept = cluster
-        .position(node)
-        .is_some_and(|i| cluster.nodes[i].node.status() == NodeStatus::IsolationUnavailable);
+    let kept = cluster.position(node).is_some_and(|i| {
+        use NodeStatus::{IsolationUnavailable, Joining};
+        let status = cluster.nodes[i].node.status();
+        matches!(status, Joining | IsolationUnavailable)
+    });
     !stands_well && !kept && (global || (0..cluster.nodes.len()).any(suits))
 }
 
