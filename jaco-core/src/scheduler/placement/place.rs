@@ -194,7 +194,8 @@ pub(in crate::scheduler) fn place_at(
 }
 
 /// True when a replica stands where its service may not run, while some node may run it. What
-/// runs on a node that lost its isolation stays: stopping it protects nobody.
+/// runs on a node that lost its isolation stays: stopping it protects nobody. So does what runs on
+/// a node whose daemon has just started and has not looked at its packet filter yet.
 pub(in crate::scheduler) fn is_misplaced(
     demand: &Demand<'_>,
     node: &NodeName,
@@ -207,9 +208,13 @@ pub(in crate::scheduler) fn is_misplaced(
     };
     let stands_well = cluster.position(node).is_some_and(suits);
     let global = demand.service.placement == Placement::Global;
-    let kept = cluster
-        .position(node)
-        .is_some_and(|i| cluster.nodes[i].node.status() == NodeStatus::IsolationUnavailable);
+    let kept = cluster.position(node).is_some_and(|i| {
+        let status = cluster.nodes[i].node.status();
+        matches!(
+            status,
+            NodeStatus::IsolationUnavailable | NodeStatus::Joining
+        )
+    });
     !stands_well && !kept && (global || (0..cluster.nodes.len()).any(suits))
 }
 
