@@ -7,7 +7,7 @@ use std::time::Duration;
 use jaco_core::cluster::addresses::{ADDRESSES_PER_NETWORK, REST};
 use jaco_core::cluster::command::Step;
 use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
-use jaco_core::cluster::node::NodeCondition;
+use jaco_core::cluster::node::{Isolation, NodeCondition};
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{DeploymentName, NodeName, ServiceName};
 use jaco_core::manifest::spec::{
@@ -352,6 +352,20 @@ fn what_a_lost_node_held_is_replaced_and_forgotten() {
     let replicas = replicas_of(&cluster.state, "d", "web");
     assert_eq!(replicas.len(), 6);
     assert!(replicas.iter().all(|replica| replica.node != node(2)));
+}
+
+#[test]
+fn regression_a_daemon_that_starts_again_keeps_what_runs() {
+    for isolation in [Isolation::Pending, Isolation::Verified] {
+        let mut cluster = Cluster::of(3);
+        web(&mut cluster, service(6, "a"));
+        cluster.settle();
+        let mut report = cluster.state.nodes[&node(2)].report.clone().unwrap();
+        report.isolation = isolation;
+        let node = node(2);
+        cluster.must(Command::NodeReport { node, report });
+        assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the bed tests of the daemons share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
+pub mod network;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

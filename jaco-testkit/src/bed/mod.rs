@@ -23,6 +23,7 @@
 //! leaves its bed for `jaco-lab`.
 
 mod acme;
+mod capture;
 mod cgroup;
 mod cleanup;
 mod cluster;
@@ -49,6 +50,7 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use acme::Acme;
+pub use capture::{Capture, Packet};
 pub use cleanup::{Remains, destroy};
 pub use cluster::cluster_status;
 pub use daemon::{Daemon, truncate_tail};
