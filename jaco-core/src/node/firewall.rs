@@ -45,13 +45,13 @@ pub fn desired(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -
     let mut ruleset = Ruleset::default();
     let names = set_names(state.subnets.keys());
     let networks = state.subnets.values().map(|subnet| prefix(subnet.base, 24));
-    ruleset.interval_set(POOL, networks.collect());
+    ruleset.interval_set(POOL, &networks.collect::<Vec<_>>());
     ruleset.interval_set(
         MESH,
-        vec![prefix(cluster.mesh_pool.base(), cluster.mesh_pool.prefix())],
+        &[prefix(cluster.mesh_pool.base(), cluster.mesh_pool.prefix())],
     );
     for (scope, subnet) in &state.subnets {
-        ruleset.interval_set(&names[scope], vec![prefix(subnet.base, 24)]);
+        ruleset.interval_set(&names[scope], &[prefix(subnet.base, 24)]);
     }
     let daemons = daemons(state, resolve);
     ruleset.set(
@@ -100,7 +100,7 @@ impl Ruleset {
         for protocol in ["tcp", "udp"] {
             let ports = ports(daemons, protocol);
             if !ports.is_empty() {
-                let dport = equal("==", &payload(protocol, "dport"), &one_or_set(ports));
+                let dport = equal("==", &payload(protocol, "dport"), &one_or_set(&ports));
                 self.rule("input", "control plane", vec![from(POOL), dport], "drop");
             }
         }
@@ -132,12 +132,12 @@ impl Ruleset {
         self.rule("postrouting", "outside world", matches, "masquerade");
     }
 
-    fn interval_set(&mut self, name: &str, elements: Vec<Value>) {
+    fn interval_set(&mut self, name: &str, elements: &[Value]) {
         self.set(
             name,
             json!("ipv4_addr"),
             Some(json!(["interval"])),
-            &elements,
+            elements,
         );
     }
 
@@ -356,8 +356,8 @@ fn ports(daemons: &[Value], protocol: &str) -> Vec<u64> {
 }
 
 /// A listing shows a set of one element as the element.
-fn one_or_set(ports: Vec<u64>) -> Value {
-    match ports.as_slice() {
+fn one_or_set(ports: &[u64]) -> Value {
+    match ports {
         [one] => json!(one),
         _ => json!({"set": ports}),
     }
