@@ -135,6 +135,7 @@ fn regression_every_command_that_prints_data_gives_json_that_parses() {
         &["get", "replica", "web-web-1"],
         &["get", "routes"],
         &["get", "route", "web.example.com"],
+        &["get", "network", "web/_default"],
         &["history", "web"],
         &["scale", "web/web=2"],
         &["rollback", "web"],

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jaco_core::cluster::attempts::BURST;
 use jaco_testkit::bed::{Bed, cluster_status, poll_until};
 use jaco_testkit::project::Project;
 use jaco_testkit::soak;
@@ -161,4 +162,29 @@ fn no_acknowledged_apply_is_lost_to_sigkill() {
     let kills = soak::kills(&bed, 12, 0x6a61636f).unwrap();
     assert!(kills.acknowledged > 0, "{kills:?}");
     assert_eq!(kills.lost, 0, "{kills:?}");
+}
+
+#[test]
+fn wrong_join_tokens_are_limited_for_each_address() {
+    let bed = bed("tokens", 3);
+    bed.start_daemons().unwrap();
+    let first = bed.host(1);
+    let init = ["cluster", "init", "--no-systemd-enable"];
+    first.jaco_text(&init).unwrap();
+    let line = first.jaco_text(&["node", "issue-join-token"]).unwrap();
+    let right: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let token = right.iter().position(|word| *word == "--token").unwrap() + 1;
+    let wrong = format!("{}{}", &right[token][..right[token].len() - 4], "0000");
+    let mut words = right.clone();
+    words[token] = &wrong;
+    for _ in 0..BURST {
+        let error = refusal(&bed, 2, &words);
+        assert_eq!(error["code"], "join_token_invalid");
+        assert!(error["details"]["next_try_at"].is_null(), "{error}");
+    }
+    // Not even the right one is looked at now, but another host may show it.
+    let error = refusal(&bed, 2, &right);
+    assert_eq!(error["code"], "join_token_invalid", "{error}");
+    assert!(error["details"]["next_try_at"].is_string(), "{error}");
+    bed.host(3).jaco_text(&right).unwrap();
 }

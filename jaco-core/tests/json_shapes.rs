@@ -12,6 +12,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use jaco_core::cluster::Command;
+use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::deployment::{Cause, ReplicaState};
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::error::{Error, ErrorCode};
@@ -23,7 +24,7 @@ use jaco_core::time::Timestamp;
 use jaco_core::view::changes::{Applied, changes};
 use jaco_core::view::cluster::{self, AuditLog, Suffrage};
 use jaco_core::view::status::{DeploymentStatus, status};
-use jaco_core::view::{replica, route};
+use jaco_core::view::{network, replica, route};
 use jaco_testkit::builders::{Cluster, deployment, seen, service};
 use serde::Serialize;
 use support::Project;
@@ -131,6 +132,22 @@ fn get_replica_keeps_its_shape() {
         .find(|replica| replica.observed.cause.is_some());
     let shape = replica::detail(&state, &failed.unwrap().id).unwrap();
     check("get_replica", &shape);
+}
+
+#[test]
+fn get_network_keeps_its_shape() {
+    let scope = |network: &str| Scope {
+        deployment: DeploymentName::new("shop"),
+        network: network.into(),
+    };
+    let state = shop().state;
+    check(
+        "get_network",
+        &network::detail(&state, &scope("_default")).unwrap(),
+    );
+    let error = network::detail(&state, &scope("back")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::ValidationFailed);
+    assert!(error.message.ends_with("it has: _default"), "{error:?}");
 }
 
 #[test]

@@ -251,6 +251,11 @@ pub(super) enum GetCommand {
         /// Domain
         domain: String,
     },
+    /// The addresses of a network, who has them, and its nodes
+    Network {
+        /// <deployment>/<network>
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 pub mod changes;
 pub mod cluster;
 pub mod deployment;
+pub mod network;
 pub mod replica;
 pub mod route;
 pub mod status;

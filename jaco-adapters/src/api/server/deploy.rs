@@ -1,5 +1,6 @@
 //! `Deploy`: manifests in, status out.
 
+use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::{Command, Outcome};
 use jaco_core::error::Error;
 use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
@@ -114,6 +115,17 @@ impl Deploy for Api {
                 let domain = Domain::new(name.to_ascii_lowercase());
                 let detail = view::route::detail(&state, &self.plane.node(), &domain);
                 document(&detail.map_err(refuse)?)
+            }
+            "network" => {
+                let Some((deployment, network)) = name.split_once('/') else {
+                    let message = format!("\"{name}\" is not <deployment>/<network>");
+                    return Err(invalid("name", message));
+                };
+                let scope = Scope {
+                    deployment: deployment.into(),
+                    network: network.into(),
+                };
+                document(&view::network::detail(&state, &scope).map_err(refuse)?)
             }
             other => Err(invalid(
                 "kind",

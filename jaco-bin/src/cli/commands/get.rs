@@ -1,6 +1,7 @@
 //! `get`: stored things, as lists or in detail.
 
 use jaco_core::view::deployment::DeploymentDetail;
+use jaco_core::view::network::NetworkDetail;
 use jaco_core::view::replica::ReplicaDetail;
 use jaco_core::view::route::DomainDetail;
 use jaco_core::view::status::Status;
@@ -30,6 +31,7 @@ pub(in crate::cli) async fn run(context: &Context, command: GetCommand) -> Resul
         }
         GetCommand::Replica { id } => get(context, "replica", id, false, replica).await,
         GetCommand::Route { domain } => get(context, "route", domain, false, route).await,
+        GetCommand::Network { name } => get(context, "network", name, false, network).await,
     }
 }
 
@@ -152,4 +154,26 @@ fn route(detail: &DomainDetail) -> String {
         ]
     });
     table(&["PATH", "TO", "STRIP", "READY", "NOTE"], rows)
+}
+
+fn network(detail: &NetworkDetail) -> String {
+    let nodes: Vec<String> = detail.nodes.iter().map(ToString::to_string).collect();
+    let rows = detail.addresses.iter().map(|row| {
+        vec![
+            row.address.to_string(),
+            row.replica.to_string(),
+            row.service.to_string(),
+            row.host.to_string(),
+        ]
+    });
+    format!(
+        "network:   {}/{}\nsubnet:    {}\ngateway:   {}\ninternal:  {}\nnodes:     {}\n\n{}",
+        detail.deployment,
+        detail.network,
+        detail.subnet,
+        detail.gateway,
+        if detail.internal { "yes" } else { "no" },
+        nodes.join(", "),
+        table(&["ADDRESS", "REPLICA", "SERVICE", "NODE"], rows)
+    )
 }
