@@ -18,7 +18,8 @@ use jaco_core::time::Timestamp;
 use jaco_testkit::contract;
 use jaco_testkit::contract::container_runtime::request;
 use jaco_testkit::fakes::{
-    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeDns, FakeIngress, FakeLogs, FakeRuntime,
+    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeDns, FakeHost, FakeIngress, FakeLogs,
+    FakeRuntime,
 };
 
 const CLUSTER: &str = "0c0ffee0";
@@ -187,4 +188,12 @@ fn the_fake_consensus_applies_at_once_and_wakes_those_who_wait() {
     consensus.set_failure(Some(ConsensusError::QuorumLost));
     let lost = block_on(consensus.write(&system, command()));
     assert_eq!(lost.unwrap_err(), ConsensusError::QuorumLost);
+}
+
+#[test]
+fn the_fake_host_keeps_the_contracts() {
+    let host = FakeHost::default();
+    block_on(contract::host_network::mesh(&host));
+    block_on(contract::host_network::host_network(&host, "bridge0"));
+    block_on(contract::host_network::firewall(&host));
 }

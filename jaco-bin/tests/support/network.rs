@@ -42,15 +42,17 @@ fn seats_on(host: &Host, deployment: &str) -> Vec<Seat> {
         return Vec::new();
     }
     let words = ["inspect"].into_iter().chain(ids.lines());
-    let found = host.docker_text(&words.collect::<Vec<_>>()).unwrap();
-    let found: Vec<Value> = serde_json::from_str(&found).unwrap();
+    // One that goes meanwhile is an error of the whole command, and counts for nothing.
+    let found = host.docker_text(&words.collect::<Vec<_>>());
+    let found: Vec<Value> = serde_json::from_str(&found.unwrap_or_default()).unwrap_or_default();
     let seat = |container: &Value| {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let prefix = format!("jaco_{deployment}_");
         let networks = container["NetworkSettings"]["Networks"].as_object();
-        let addresses = networks.unwrap().iter().map(|(name, end)| {
-            let network = name.strip_prefix(&prefix).unwrap().to_owned();
-            (network, text(&end["IPAddress"]).parse().unwrap())
+        let addresses = networks.unwrap().iter().filter_map(|(name, end)| {
+            let network = name.strip_prefix(&prefix)?.to_owned();
+            // A container that is being stopped has none.
+            Some((network, end["IPAddress"].as_str()?.parse().ok()?))
         });
         Seat {
             host: host.index(),
@@ -73,10 +75,10 @@ impl Seat {
         Namespace::named(format!("/proc/{}/ns/net", self.pid))
     }
 
-    /// True when a connection is made.
+    /// True when a connection is made; false also when the container is gone.
     pub fn connects(&self, to: SocketAddr) -> bool {
         let dial = || TcpStream::connect_timeout(&to, PATIENCE).is_ok();
-        self.namespace().enter(dial).unwrap()
+        self.namespace().enter(dial).unwrap_or(false)
     }
 
     /// True when a datagram arrives at another container, from an address of this one.

@@ -9,5 +9,6 @@ pub mod bridge_networks;
 pub mod container_logs;
 pub mod container_runtime;
 pub mod dns_responder;
+pub mod host_network;
 pub mod ingress_proxy;
 mod wait;

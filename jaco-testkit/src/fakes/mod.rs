@@ -7,6 +7,7 @@ pub mod consensus;
 pub mod container_logs;
 pub mod container_runtime;
 pub mod dns_responder;
+pub mod host_network;
 pub mod ids;
 pub mod ingress_proxy;
 
@@ -16,5 +17,6 @@ pub use consensus::FakeConsensus;
 pub use container_logs::FakeLogs;
 pub use container_runtime::{Behaviour, FakeRuntime};
 pub use dns_responder::FakeDns;
+pub use host_network::FakeHost;
 pub use ids::FakeIds;
 pub use ingress_proxy::FakeIngress;
