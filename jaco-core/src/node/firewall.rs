@@ -338,8 +338,11 @@ fn daemons(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Ve
             daemons.insert((host, "udp", end.port));
         }
     }
-    let element = |(host, protocol, port): (Ipv4Addr, &str, u16)| json!({"concat": [host.to_string(), protocol, port]});
-    daemons.into_iter().map(element).collect()
+    let elements = daemons.into_iter().map(|(host, protocol, port)| {
+        let host = host.to_string();
+        json!({"concat": [host, protocol, port]})
+    });
+    elements.collect()
 }
 
 /// The ports of one protocol among the daemons: on this host they are the same as elsewhere, on
