@@ -1,5 +1,6 @@
 //! Accepting TLS connections for a gRPC server. One slow handshake holds up nobody else.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Extensions;
+use tonic::transport::server::Connected;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once; more wait in the kernel's queue.
@@ -49,4 +52,13 @@ pub fn tls(
         }
     });
     ReceiverStream::new(incoming)
+}
+
+/// The host at the other end of such a connection, from a request that came over it.
+///
+/// `Request::remote_addr` does not look here, since it is not tonic that does the TLS.
+pub fn peer(request: &Extensions) -> Option<IpAddr> {
+    let connection = request.get::<<TlsStream<TcpStream> as Connected>::ConnectInfo>()?;
+    let address = connection.get_ref().remote_addr()?;
+    Some(address.ip())
 }

@@ -338,12 +338,11 @@ fn daemons(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Ve
             daemons.insert((host, "udp", end.port));
         }
     }
-    let daemons = daemons.into_iter();
-    let concat = |(host, protocol, port): (Ipv4Addr, &str, u16)| {
-        let parts = json!([host.to_string(), protocol, port]);
-        json!({"concat": parts})
-    };
-    daemons.map(concat).collect()
+    let elements = daemons.into_iter().map(|(host, protocol, port)| {
+        let host = host.to_string();
+        json!({"concat": [host, protocol, port]})
+    });
+    elements.collect()
 }
 
 /// The ports of one protocol among the daemons: on this host they are the same as elsewhere, on

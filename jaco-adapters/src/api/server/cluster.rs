@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, refuse};
 use crate::api::convert::{document, invalid};
+use crate::transport::incoming;
 use crate::transport::proto::v1 as proto;
 use crate::transport::proto::v1::cluster_server::Cluster;
 
@@ -105,7 +106,7 @@ impl Cluster for Api {
         &self,
         request: Request<proto::EnterRequest>,
     ) -> Result<Response<proto::EnterAnswer>, Status> {
-        let from = request.remote_addr().map(|address| address.ip());
+        let from = incoming::peer(request.extensions());
         let request = request.into_inner();
         let admission = self
             .plane
