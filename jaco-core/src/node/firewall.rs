@@ -321,6 +321,9 @@ fn cleaned(scope: &Scope) -> String {
         .collect()
 }
 
+/// Host, protocol and port.
+type Daemon<'a> = (Ipv4Addr, &'a str, u16);
+
 /// API, raft and mesh of every node, as far as their hosts have an IPv4 address.
 fn daemons(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Vec<Value> {
     let mut daemons = BTreeSet::new();
@@ -338,7 +341,10 @@ fn daemons(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Ve
             daemons.insert((host, "udp", end.port));
         }
     }
-    let element = |(host, protocol, port): (Ipv4Addr, &str, u16)| json!({"concat": [host.to_string(), protocol, port]});
+    let element = |(host, protocol, port): Daemon<'_>| {
+        let parts = json!([host.to_string(), protocol, port]);
+        json!({ "concat": parts })
+    };
     daemons.into_iter().map(element).collect()
 }
 
