@@ -32,7 +32,7 @@ pub(crate) async fn run(member: Arc<Member>) {
                 Err(error) => {
                     limit = RETRY;
                     if complaint.as_ref() != Some(&error) {
-                        tracing::warn!(subsystem = "mesh", %error, "the mesh is not as it should be");
+                        tracing::warn!(subsystem = "mesh", %error, "the mesh is incomplete");
                         complaint = Some(error);
                     }
                 }
