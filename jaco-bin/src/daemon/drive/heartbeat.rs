@@ -6,13 +6,19 @@ use std::time::Duration;
 use jaco_core::cluster::Command;
 use jaco_core::cluster::node::NodeReport;
 
-use super::Member;
+use super::{HostFacts, Member};
+
+/// A host whose network does not come up in this time is reported as it is.
+const FACTS_LIMIT: Duration = Duration::from_secs(5);
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     let mut facts = member.facts.subscribe();
+    // A daemon that starts again would else be taken for one without a mesh for a moment.
+    let known = facts.wait_for(HostFacts::are_known);
+    let _ = tokio::time::timeout(FACTS_LIMIT, known).await.is_ok();
     loop {
         let engine = match member.runtime.describe().await {
             Ok(engine) => Some(engine),

@@ -60,6 +60,12 @@ pub(super) struct HostFacts {
     isolation: Isolation,
 }
 
+impl HostFacts {
+    fn are_known(&self) -> bool {
+        self.mesh.is_some() && self.isolation != Isolation::Pending
+    }
+}
+
 /// How long a container's start waits for the packet filter to know of it.
 const ISOLATION_LIMIT: Duration = Duration::from_secs(10);
 
