@@ -341,19 +341,11 @@ fn daemons(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Ve
             daemons.insert((host, "udp", end.port));
         }
     }
-<<<<<<< HEAD
     let elements = daemons.into_iter().map(|(host, protocol, port)| {
         let host = host.to_string();
         json!({"concat": [host, protocol, port]})
     });
     elements.collect()
-=======
-    let element = |(host, protocol, port): Daemon<'_>| {
-        let parts = json!([host.to_string(), protocol, port]);
-        json!({ "concat": parts })
-    };
-    daemons.into_iter().map(element).collect()
->>>>>>> netbed
 }
 
 /// The ports of one protocol among the daemons: on this host they are the same as elsewhere, on
