@@ -32,7 +32,8 @@ pub(crate) async fn run(member: Arc<Member>) {
                 Err(error) => {
                     limit = RETRY;
                     if complaint.as_ref() != Some(&error) {
-                        tracing::warn!(subsystem = "mesh", %error, "the mesh is not as it should be");
+                        let subsystem = "mesh";
+                        tracing::warn!(subsystem, %error, "the mesh is not as it should be");
                         complaint = Some(error);
                     }
                 }
