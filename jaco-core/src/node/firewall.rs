@@ -321,9 +321,6 @@ fn cleaned(scope: &Scope) -> String {
         .collect()
 }
 
-/// Host, protocol and port.
-type Daemon<'a> = (Ipv4Addr, &'a str, u16);
-
 /// API, raft and mesh of every node, as far as their hosts have an IPv4 address.
 fn daemons(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Vec<Value> {
     let mut daemons = BTreeSet::new();
