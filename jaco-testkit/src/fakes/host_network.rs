@@ -101,6 +101,6 @@ impl Firewall for FakeHost {
     }
 
     async fn changed(&self) {
-        future::pending().await
+        future::pending::<()>().await;
     }
 }
