@@ -27,9 +27,12 @@ fn one<'a>(seats: &'a [Seat], service: &str, host: usize) -> &'a Seat {
     fitting.find(|seat| seat.host == host).unwrap()
 }
 
+/// What is tried, whether it should succeed, and the attempt.
+type Probe<'a> = (String, bool, Box<dyn FnOnce() -> bool + Send + 'a>);
+
 /// Tries everything at once, since what is dropped takes its time; then tells what was not as
 /// expected.
-fn check(probes: Vec<(String, bool, Box<dyn FnOnce() -> bool + Send + '_>)>) {
+fn check(probes: Vec<Probe<'_>>) {
     let wrong: Vec<String> = thread::scope(|scope| {
         let tried: Vec<_> = probes
             .into_iter()
@@ -114,7 +117,7 @@ fn nothing_crosses_deployments_or_networks(bed: &Bed, shop: &[Seat], other: &[Se
         (&db[..], "back", false),
         (&api[..], "front", true),
     ];
-    let mut probes: Vec<(String, bool, Box<dyn FnOnce() -> bool + Send + '_>)> = Vec::new();
+    let mut probes: Vec<Probe<'_>> = Vec::new();
     for (targets, network, expected) in cells {
         for target in targets {
             let address = target.on(network);
@@ -187,7 +190,7 @@ fn the_control_plane_is_closed_to_containers(bed: &Bed, shop: &[Seat]) {
     let asker = one(shop, "web", 1);
     let listeners: Vec<TcpListener> = bed.hosts().iter().map(listen).collect();
     count_datagrams(bed, &[MESH, FOREIGN]);
-    let mut probes: Vec<(String, bool, Box<dyn FnOnce() -> bool + Send + '_>)> = Vec::new();
+    let mut probes: Vec<Probe<'_>> = Vec::new();
     let mut tcp = |expected: bool, address: Ipv4Addr, port: u16| {
         let to = SocketAddr::from((address, port));
         probes.push((

@@ -48,11 +48,8 @@ fn main() -> Result<()> {
 fn mesh_address(host: &Host) -> Result<Ipv4Addr> {
     let output = host.run(Command::new("ip").args(["-4", "-o", "addr", "show", "jaco-wg"]))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = text.split_whitespace().skip_while(|word| *word != "inet");
-    let network = words
-        .skip(1)
-        .next()
-        .context("the mesh has no address yet")?;
+    let mut words = text.split_whitespace().skip_while(|word| *word != "inet");
+    let network = words.nth(1).context("the mesh has no address yet")?;
     let (address, _) = network.split_once('/').unwrap_or((network, ""));
     Ok(address.parse()?)
 }
