@@ -138,6 +138,19 @@ stop() {
     rm -f "$1"
 }
 
+# Removes what the daemon told the kernel: it outlives the daemon, to keep containers apart.
+forget_rules() {
+    nft delete table inet jaco 2>/dev/null || true
+    local table rule
+    for table in raw filter; do
+        iptables -t $table -S 2>/dev/null | grep -- '--comment jaco ' | sed 's/^-A/-D/' |
+            while read -r rule; do
+                # shellcheck disable=SC2086
+                iptables -t $table $rule
+            done || true
+    done
+}
+
 down() {
     jaco-lab down --name $lab
     [ -d $state ] || return 0
@@ -157,6 +170,7 @@ down() {
         fi
     fi
     stop $state/docker.pid
+    forget_rules
     rm -rf $state
     echo "demo removed"
 }
