@@ -85,7 +85,8 @@ pub(crate) async fn run(member: Arc<Member>) {
                 .await;
         }
         let limit = next_look(&shared, &desired);
-        pause(&shared, member.state().index.max(state.index), limit).await;
+        // What was committed since this look began has not been looked at.
+        pause(&shared, state.index, limit).await;
     }
 }
 
