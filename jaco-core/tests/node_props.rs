@@ -99,7 +99,14 @@ proptest! {
             }
         }
         prop_assert_eq!(containers::diff(&desired, &engine), vec![]);
-        let is_active = |wanted: &&containers::Desired| wanted.replica.phase == Phase::Active;
+        let is_active = |wanted: &&containers::Desired| {
+            let there = engine.iter().any(|c| c.replica == wanted.replica.id);
+            match wanted.replica.phase {
+                Phase::Active => true,
+                Phase::Draining { .. } => there,
+                Phase::Stopping => false,
+            }
+        };
         let active = desired.values().filter(is_active).count();
         prop_assert_eq!(engine.len(), active);
     }
@@ -108,7 +115,7 @@ proptest! {
     fn what_is_wanted_is_never_touched(count in 0..8u32, engine in containers()) {
         let desired = containers::desired(&node(count).state, &only_node());
         let wanted = |c: &ObservedContainer| desired.get(&c.replica).is_some_and(|d| {
-            d.replica.phase == jaco_core::cluster::deployment::Phase::Active
+            d.replica.phase != Phase::Stopping
                 && (c.spec_hash.as_str(), c.generation)
                     == (d.replica.spec_hash.as_str(), d.replica.generation)
                 && matches!(c.status, ContainerStatus::Running | ContainerStatus::Exited)

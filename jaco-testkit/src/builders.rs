@@ -17,7 +17,7 @@ use jaco_core::manifest::spec::{
     ContainerSpec, DeploymentSpec, NetworkAttachment, NetworkMode, NetworkSpec, Placement,
     PullPolicy, Resources, RestartPolicy, ServiceKind, ServiceSpec, UpdateConfig,
 };
-use jaco_core::scheduler::plan;
+use jaco_core::scheduler::{plan, wake};
 use jaco_core::time::Timestamp;
 
 /// A cluster state that is driven by commands, as the raft log would.
@@ -153,10 +153,15 @@ impl Cluster {
 
     /// Lets every node carry out what the state wants, at once and without failure.
     pub fn obey(&mut self) {
+        let nodes: Vec<NodeName> = self.state.nodes.keys().cloned().collect();
+        for node in nodes {
+            let index = self.state.index;
+            self.must(Command::Published { node, index });
+        }
         let mut by_node: BTreeMap<NodeName, Vec<Observed>> = BTreeMap::new();
         for replica in self.state.replicas() {
             let state = match replica.phase {
-                Phase::Active => ReplicaState::Running,
+                Phase::Active | Phase::Draining { .. } => ReplicaState::Running,
                 Phase::Stopping => ReplicaState::Stopped,
             };
             by_node
@@ -176,7 +181,10 @@ impl Cluster {
     pub fn settle(&mut self) -> usize {
         for round in 0..1_000 {
             if !self.schedule() {
-                return round;
+                let Some(due) = wake::next(&self.state, self.now) else {
+                    return round;
+                };
+                self.now = due;
             }
             self.obey();
         }

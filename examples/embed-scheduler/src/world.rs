@@ -144,6 +144,7 @@ pub(crate) fn shop() -> Command {
 pub(crate) fn tell(step: &Step) -> String {
     match step {
         Step::Place { service, node, .. } => format!("place {service} on {node}"),
+        Step::Drain { replica, .. } => format!("drain {replica}"),
         Step::Stop { replica, .. } => format!("stop {replica}"),
         Step::Restart { replica, .. } => format!("restart {replica}"),
         Step::Forget { replica, .. } => format!("forget {replica}"),

@@ -128,6 +128,7 @@ pub(super) fn member(
         logs: Arc::clone(&runtime) as _,
         bridges: runtime,
         ingress: Arc::new(HyperIngress::start(config.http)),
+        published: drive::published::Published::default(),
         mesh: Arc::new(WireGuardMesh::new(mesh_key, config.wg_port)),
         host: Arc::new(LinuxNetwork),
         firewall: Arc::new(Nftables::start()),
@@ -160,6 +161,7 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::firewall::run(Arc::clone(member)));
     tokio::spawn(drive::ingress::run(Arc::clone(member)));
     tokio::spawn(drive::dns::run(Arc::clone(member)));
+    tokio::spawn(drive::published::run(Arc::clone(member)));
 }
 
 /// Serves the operator of this host.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::Pool;
-use super::deployment::Observation;
+use super::deployment::{Cause, Observation};
 use super::mesh_pool::MeshPool;
 use super::node::{NodeCondition, NodeReport};
+use super::rollout::RolloutStatus;
 use crate::error::Error;
 use crate::id::{ClusterId, DeploymentName, Identity, NodeName, ReplicaId, ServiceName};
 use crate::manifest::Bundle;
@@ -111,6 +112,9 @@ pub enum Command {
     },
     /// What the scheduler decided, in one entry.
     Schedule(Vec<Step>),
+    /// A node serves the routes and names of the state at `index`.
+    #[allow(missing_docs)]
+    Published { node: NodeName, index: u64 },
     /// What a node saw of its replicas.
     #[allow(missing_docs)]
     Observe {
@@ -157,6 +161,12 @@ pub enum Step {
         revision: u64,
         node: NodeName,
     },
+    /// Take a replica out of routing, to be stopped afterwards.
+    #[allow(missing_docs)]
+    Drain {
+        deployment: DeploymentName,
+        replica: ReplicaId,
+    },
     /// Stop a replica and remove its container.
     #[allow(missing_docs)]
     Stop {
@@ -175,6 +185,23 @@ pub enum Step {
     Forget {
         deployment: DeploymentName,
         replica: ReplicaId,
+    },
+    /// End or hold the rollout of a service that began at `started_at`.
+    #[allow(missing_docs)]
+    EndRollout {
+        deployment: DeploymentName,
+        service: ServiceName,
+        started_at: Timestamp,
+        status: RolloutStatus,
+        cause: Option<Cause>,
+    },
+    /// Take every service of a deployment back to the revision before a failed rollout.
+    #[allow(missing_docs)]
+    RollBack {
+        deployment: DeploymentName,
+        service: ServiceName,
+        started_at: Timestamp,
+        cause: Cause,
     },
     /// Drop a deleted deployment that has no replica left.
     #[allow(missing_docs)]

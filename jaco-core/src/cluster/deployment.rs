@@ -8,6 +8,7 @@ use std::time::Duration;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::rollout::Rollout;
 use crate::error::ErrorCode;
 use crate::id::{
     DeploymentName, Identity, NetworkName, NodeName, ReplicaId, ServiceName, SpecHash,
@@ -35,6 +36,8 @@ pub struct Deployment {
     pub deleting: bool,
     /// The last replica number given out, per service. Never goes back.
     pub counters: BTreeMap<ServiceName, u64>,
+    /// The latest rollout of each service whose spec changed.
+    pub rollouts: BTreeMap<ServiceName, Rollout>,
     /// Replicas that should exist, including those on their way out.
     pub replicas: OrdMap<ReplicaId, Arc<Replica>>,
 }
@@ -95,6 +98,10 @@ pub struct Replica {
 pub enum Phase {
     /// It should run.
     Active,
+    /// It runs on, but nobody is to send it anything any more. It is stopped once every live
+    /// node has published a state as new as `index` (spec 05, Drain barrier).
+    #[allow(missing_docs)]
+    Draining { index: u64, since: Timestamp },
     /// It should be stopped and its container removed; then it is forgotten.
     Stopping,
 }
@@ -226,6 +233,7 @@ impl Replica {
     /// Its state as users and routing see it: an old generation's report does not count.
     pub fn state(&self) -> ReplicaState {
         match self.phase {
+            Phase::Draining { .. } => ReplicaState::Draining,
             Phase::Stopping if self.observed.state != ReplicaState::Stopped => {
                 ReplicaState::Draining
             }

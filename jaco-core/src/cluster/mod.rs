@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod members;
 pub mod mesh_pool;
 pub mod node;
+pub mod rollout;
 pub mod state;
 pub mod token;
 pub mod voters;

@@ -29,6 +29,8 @@ pub struct Node {
     pub report: Option<NodeReport>,
     /// What the leader and the operator made of it.
     pub condition: NodeCondition,
+    /// The newest index whose routes and names it serves.
+    pub published: u64,
     /// When it became a member.
     pub joined_at: Timestamp,
 }

@@ -112,7 +112,7 @@ pub fn diff(desired: &BTreeMap<ReplicaId, Desired>, observed: &[ObservedContaine
 /// was made but never started is made anew.
 fn is_wanted(wanted: &Desired, container: &ObservedContainer) -> bool {
     let replica = &wanted.replica;
-    replica.phase == Phase::Active
+    replica.phase != Phase::Stopping
         && container.spec_hash == replica.spec_hash.as_str()
         && container.generation == replica.generation
         && !matches!(

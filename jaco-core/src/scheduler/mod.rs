@@ -1,10 +1,13 @@
 //! The leader's decisions: `plan(state, now)` gives the steps of one raft entry (spec 05).
 
+pub mod barrier;
 pub mod explain;
 pub mod placement;
 pub mod plan;
 pub mod restart;
+mod rollout;
 mod service;
 mod settled;
+pub mod wake;
 
 pub use plan::plan;

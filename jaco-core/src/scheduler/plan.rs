@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::barrier;
 use super::placement::Cluster;
 use super::service::{self, ServiceView};
 use super::settled::{self, Nodes};
@@ -53,10 +54,23 @@ pub(super) struct Turn<'a, 'p> {
     pub(super) cluster: &'p mut Cluster,
     /// Addresses left in the networks that were asked for.
     addresses: BTreeMap<&'a NetworkName, usize>,
-    steps: &'p mut Vec<Step>,
+    pub(super) steps: &'p mut Vec<Step>,
 }
 
 impl<'a> Turn<'a, '_> {
+    /// Sends a replica away: one that serves leaves routing first.
+    pub(super) fn retire(&mut self, replica: &Replica) {
+        if !replica.is_serving() {
+            self.stop(replica);
+            return;
+        }
+        let (deployment, replica) = (self.deployment.name.clone(), replica.id.clone());
+        self.steps.push(Step::Drain {
+            deployment,
+            replica,
+        });
+    }
+
     pub(super) fn stop(&mut self, replica: &Replica) {
         let (deployment, replica) = (self.deployment.name.clone(), replica.id.clone());
         self.steps.push(Step::Stop {
@@ -167,6 +181,8 @@ fn remove_all<'a>(turn: &mut Turn<'_, '_>, replicas: impl Iterator<Item = &'a Ar
         if is_gone(turn.state, replica) {
             turn.forget(replica);
         } else if replica.phase == Phase::Active {
+            turn.retire(replica);
+        } else if barrier::is_met(turn.state, replica, turn.now) {
             turn.stop(replica);
         }
     }

@@ -36,7 +36,7 @@ fn is_ready(node: &Node) -> bool {
 
 /// True when every replica is wanted, current, running and where it may be, and none is missing.
 pub(super) fn is_settled(nodes: &Nodes<'_>, deployment: &Deployment) -> bool {
-    if deployment.deleting {
+    if deployment.deleting || deployment.rollouts.values().any(|r| r.is_moving()) {
         return false;
     }
     let spec = deployment.spec();

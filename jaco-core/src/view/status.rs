@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::replica::{self, ReplicaRow};
 use super::route::{self, RouteRow};
 use crate::cluster::deployment::{Deployment, Phase, ReplicaState};
+use crate::cluster::rollout::{Rollout, RolloutStatus};
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, ServiceName};
@@ -138,8 +139,11 @@ fn condition(
     if deployment.deleting {
         return (DeploymentStatus::Deleting, BTreeMap::new());
     }
-    let mut details = BTreeMap::new();
-    let mut steady = true;
+    let mut details = rollout_details(deployment);
+    let moving = |rollout: &&Rollout| rollout.is_moving();
+    let mut rollouts = deployment.rollouts.values().filter(moving).peekable();
+    let mut steady = rollouts.peek().is_none();
+    let rolls_back = rollouts.any(|rollout| rollout.is_rollback);
     let mut pending = false;
     for progress in progress(state, deployment) {
         if progress.is_steady() {
@@ -156,11 +160,34 @@ fn condition(
         }
     }
     let status = match (steady, pending) {
+        _ if rolls_back => DeploymentStatus::RollingBack,
         (true, _) => DeploymentStatus::Active,
         (false, true) => DeploymentStatus::Pending,
         (false, false) => DeploymentStatus::Progressing,
     };
     (status, details)
+}
+
+/// How a status detail of a rollout that waits for an apply begins.
+const PAUSED: &str = "rollout paused";
+
+fn is_paused(row: &DeploymentRow) -> bool {
+    row.status_details
+        .values()
+        .any(|why| why.starts_with(PAUSED))
+}
+
+/// Which rollouts stopped or were taken back, and why.
+fn rollout_details(deployment: &Deployment) -> BTreeMap<String, String> {
+    let words = |(service, rollout): (&ServiceName, &Rollout)| {
+        let cause = &rollout.cause.as_ref()?.message;
+        let words = match rollout.status {
+            RolloutStatus::Paused => format!("{PAUSED}: {cause}"),
+            _ => format!("rolled back: {cause}"),
+        };
+        Some((service.to_string(), words))
+    };
+    deployment.rollouts.iter().filter_map(words).collect()
 }
 
 /// How far each service is, in name order.
@@ -196,7 +223,7 @@ pub fn progress(state: &ClusterState, deployment: &Deployment) -> Vec<ServicePro
             failed: 0,
         };
         for replica in deployment.replicas_of(name) {
-            if replica.phase == Phase::Stopping || replica.spec_hash != service.spec_hash {
+            if replica.phase != Phase::Active || replica.spec_hash != service.spec_hash {
                 progress.leaving += 1;
                 continue;
             }
@@ -250,6 +277,10 @@ pub fn verdict(status: &Status) -> Verdict {
     match status.deployments.first() {
         Some(row) if row.status == DeploymentStatus::Active => Verdict::Steady,
         Some(row) if row.status == DeploymentStatus::Pending => {
+            let first = row.status_details.iter().next();
+            Verdict::Stuck(first.map_or_else(String::new, |(s, why)| format!("{s}: {why}")))
+        }
+        Some(row) if row.status == DeploymentStatus::RollingBack || is_paused(row) => {
             let first = row.status_details.iter().next();
             Verdict::Stuck(first.map_or_else(String::new, |(s, why)| format!("{s}: {why}")))
         }

@@ -258,11 +258,12 @@ impl Simulation {
             troubles,
             random: &mut self.random,
         };
-        let Some(report) = self.nodes[id].look(&mut moment) else {
-            return;
-        };
-        if let Some(leader) = self.nodes[id].raft.leader {
-            self.send(id, leader, Message::Propose(report));
+        let report = self.nodes[id].look(&mut moment);
+        let published = self.nodes[id].publish();
+        for command in report.into_iter().chain(published) {
+            if let Some(leader) = self.nodes[id].raft.leader {
+                self.send(id, leader, Message::Propose(command));
+            }
         }
     }
 

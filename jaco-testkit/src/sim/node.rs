@@ -4,6 +4,7 @@ use jaco_core::cluster::{ClusterState, Command, Entry, Proposal, apply};
 use jaco_core::id::{Identity, NodeName};
 use jaco_core::node::containers;
 use jaco_core::node::report::{self, Local};
+use jaco_core::scheduler::barrier;
 
 use super::engine::{Engine, Moment};
 use super::raft::Raft;
@@ -76,6 +77,13 @@ impl SimNode {
         self.reported_at = moment.step;
         let node = self.name.clone();
         Some(Command::Observe { node, observations })
+    }
+
+    /// What the node has to say of the routes that it serves, which are those of its state.
+    pub fn publish(&self) -> Option<Command> {
+        let index = barrier::owed(&self.state, &self.name).filter(|_| self.up)?;
+        let node = self.name.clone();
+        Some(Command::Published { node, index })
     }
 
     /// The daemon dies; disk and containers stay.

@@ -19,6 +19,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             member.dns.publish(Arc::clone(&zones));
             published = Some(zones);
         }
+        member.published.dns.send_replace(state.index);
         for (address, reason) in member.dns.failed_listeners() {
             tracing::error!(subsystem = "dns", address, reason, "cannot listen");
         }

@@ -16,6 +16,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             member.ingress.publish(Arc::clone(&table));
             published = Some(table);
         }
+        member.published.ingress.send_replace(state.index);
         for (address, reason) in member.ingress.failed_listeners() {
             tracing::error!(subsystem = "ingress", address, reason, "cannot listen");
         }

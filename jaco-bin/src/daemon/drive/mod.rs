@@ -9,6 +9,7 @@ pub(super) mod ingress;
 pub(super) mod membership;
 pub(super) mod mesh;
 pub(super) mod network;
+pub(super) mod published;
 pub(super) mod runtime;
 pub(super) mod scheduler;
 mod starts;
@@ -39,6 +40,8 @@ pub(super) struct Member {
     pub(super) logs: Arc<dyn ContainerLogs>,
     pub(super) bridges: Arc<dyn BridgeNetworks>,
     pub(super) ingress: Arc<dyn IngressProxy>,
+    /// What ingress and DNS have taken in.
+    pub(super) published: published::Published,
     pub(super) mesh: Arc<dyn Mesh>,
     pub(super) host: Arc<dyn HostNetwork>,
     pub(super) firewall: Arc<dyn Firewall>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
-use jaco_core::scheduler::{plan, restart};
+use jaco_core::scheduler::{plan, wake};
 
 use super::{Member, SAFETY_TICK};
 
@@ -29,8 +29,8 @@ pub(crate) async fn run(member: Arc<Member>) {
                 tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
                 member.report(Command::Schedule(steps)).await;
             }
-            let due = restart::next_due(state.replicas().map(AsRef::as_ref), now);
-            limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
+            limit =
+                wake::next(&state, now).map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
         } else {
             // Leadership changes without a change of the state.
             limit = limit.min(Duration::from_millis(200));

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::schedule;
+use super::{rollouts, schedule};
 use crate::cluster::addresses::{self, Scope};
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, Outcome};
 use crate::cluster::deployment::{Deployment, KEPT_REVISIONS, Replica, Revision};
+use crate::cluster::rollout::{self, Rollout};
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, Identity, ServiceName};
@@ -29,7 +30,9 @@ pub(super) fn apply(
 ) -> Applied {
     check(state, spec, privileged)?;
     let existing = state.deployments.get(&spec.name);
-    if let Some(existing) = existing.filter(|d| d.spec() == spec && !d.deleting) {
+    if let Some(existing) =
+        existing.filter(|d| d.spec() == spec && !d.deleting && !rollouts::wants_retry(d))
+    {
         return Ok(Outcome::Revision {
             deployment: spec.name.clone(),
             revision: existing.current,
@@ -161,6 +164,7 @@ fn revise(
                 revisions: OrdMap::new(),
                 deleting: false,
                 counters: BTreeMap::new(),
+                rollouts: BTreeMap::new(),
                 replicas: OrdMap::new(),
             })
         },
@@ -180,6 +184,7 @@ fn revise(
     };
     changed.revisions.insert(number, Arc::new(revision));
     carry_over(changed);
+    rollout::begin(changed, number - 1, state.clock);
     state.deployments.insert(name.clone(), deployment);
     prune_revisions(state, name);
     for network in spec.networks.keys() {
@@ -238,7 +243,11 @@ pub(super) fn prune_revisions(state: &mut ClusterState, name: &DeploymentName) {
         return;
     }
     let surplus = deployment.revisions.len() - KEPT_REVISIONS;
-    let in_use = |number: &u64| deployment.replicas.values().any(|r| r.revision == *number);
+    let in_use = |number: &u64| {
+        let rolled_from = |r: &Rollout| r.is_moving() && r.from == *number;
+        deployment.replicas.values().any(|r| r.revision == *number)
+            || deployment.rollouts.values().any(rolled_from)
+    };
     let dropped: Vec<u64> = deployment
         .revisions
         .keys()

@@ -104,6 +104,7 @@ fn admit(state: &mut ClusterState, node: &NewNode, pool: MeshPool) -> Result<u64
         serial: node.serial.clone(),
         report: None,
         condition: NodeCondition::Reachable,
+        published: 0,
         joined_at: state.clock,
     };
     state.nodes.insert(node.name.clone(), Arc::new(node));

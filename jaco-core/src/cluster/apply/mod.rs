@@ -5,6 +5,7 @@
 
 mod deploy;
 mod membership;
+mod rollouts;
 mod schedule;
 mod tokens;
 
@@ -88,6 +89,9 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             }
             Ok(Outcome::Done)
         }
+        Command::Published { node, index } => membership::update(state, node, |node| {
+            node.published = node.published.max(*index);
+        }),
         Command::Observe { node, observations } => observe(state, node, observations),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::rollouts;
 use crate::cluster::addresses;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::Step;
@@ -21,6 +22,37 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
         } => {
             place(state, deployment, service, *revision, node);
         }
+        Step::Drain {
+            deployment,
+            replica,
+        } => {
+            let (index, since) = (state.index, state.clock);
+            change(state, deployment, replica, |replica| {
+                if replica.phase == Phase::Active {
+                    replica.phase = Phase::Draining { index, since };
+                }
+            });
+        }
+        Step::EndRollout {
+            deployment,
+            service,
+            started_at,
+            status,
+            cause,
+        } => rollouts::end(
+            state,
+            deployment,
+            service,
+            *started_at,
+            *status,
+            cause.as_ref(),
+        ),
+        Step::RollBack {
+            deployment,
+            service,
+            started_at,
+            cause,
+        } => rollouts::roll_back(state, deployment, service, *started_at, cause),
         Step::Stop {
             deployment,
             replica,

@@ -1,0 +1,72 @@
+//! Rollouts: one per service whose spec changed, in the state so that a new leader goes on
+//! with it (spec 05, Rolling updates).
+
+use serde::{Deserialize, Serialize};
+
+use super::deployment::{Cause, Deployment, Phase};
+use crate::id::ServiceName;
+use crate::manifest::spec::{DeploymentSpec, ServiceKind};
+use crate::time::Timestamp;
+
+/// The way of one service from one spec to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The last revision that was rolled out whole; where a rollback leads.
+    pub from: u64,
+    /// How it stands.
+    pub status: RolloutStatus,
+    /// When it began. Replicas that were placed since belong to it.
+    pub started_at: Timestamp,
+    /// True when it takes back one that failed; it is not taken back itself.
+    pub is_rollback: bool,
+    /// Why it is paused, or why the one before it was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// A rollout's state (spec 03, States).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum RolloutStatus {
+    InProgress,
+    Completed,
+    Paused,
+    RolledBack,
+    Aborted,
+}
+
+impl Rollout {
+    /// True while steps are taken.
+    pub fn is_moving(&self) -> bool {
+        self.status == RolloutStatus::InProgress
+    }
+}
+
+/// Begins a rollout for each service whose running replicas differ from the present revision,
+/// and drops those of services that do not need one any more. `before` was current until now.
+pub(super) fn begin(deployment: &mut Deployment, before: u64, now: Timestamp) {
+    let spec = std::sync::Arc::clone(deployment.spec());
+    let moving = deployment.rollouts.values().find(|r| r.is_moving());
+    let from = moving.map_or(before, |rollout| rollout.from);
+    let outdated = |name: &ServiceName| is_outdated(deployment, &spec, name);
+    let services = spec.services.keys().filter(|name| outdated(name));
+    let rollout = Rollout {
+        from,
+        status: RolloutStatus::InProgress,
+        started_at: now,
+        is_rollback: false,
+        cause: None,
+    };
+    deployment.rollouts = services
+        .map(|name| (name.clone(), rollout.clone()))
+        .collect();
+}
+
+fn is_outdated(deployment: &Deployment, spec: &DeploymentSpec, name: &ServiceName) -> bool {
+    let wanted = &spec.services[name];
+    let stale = |replica: &&std::sync::Arc<super::deployment::Replica>| {
+        replica.phase == Phase::Active && replica.spec_hash != wanted.spec_hash
+    };
+    wanted.kind == ServiceKind::Service && deployment.replicas_of(name).any(|r| stale(&r))
+}

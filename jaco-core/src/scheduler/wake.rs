@@ -1,0 +1,45 @@
+//! When a plan may differ although nothing was seen: for the driver's timer.
+
+use super::barrier::SILENCE;
+use super::restart;
+use super::rollout::Update;
+use crate::cluster::deployment::{Deployment, Phase, Replica};
+use crate::cluster::state::ClusterState;
+use crate::time::Timestamp;
+
+/// The next moment after `now` at which a restart, a step of a rollout or a drain falls due.
+pub fn next(state: &ClusterState, now: Timestamp) -> Option<Timestamp> {
+    let replicas = || state.replicas().map(AsRef::as_ref);
+    let barriers = replicas().filter_map(|replica: &Replica| match replica.phase {
+        Phase::Draining { since, .. } => Some(since + SILENCE),
+        Phase::Active | Phase::Stopping => None,
+    });
+    let moving = |deployment: &&std::sync::Arc<Deployment>| {
+        deployment
+            .rollouts
+            .values()
+            .any(|rollout| rollout.is_moving())
+    };
+    let deployments = state.deployments.values().filter(moving);
+    let steps = deployments.flat_map(|deployment| rollout_times(deployment, now));
+    let times = barriers.chain(steps).filter(|at| *at > now);
+    times.chain(restart::next_due(replicas(), now)).min()
+}
+
+fn rollout_times(deployment: &Deployment, now: Timestamp) -> Vec<Timestamp> {
+    let mut times = Vec::new();
+    for (name, rollout) in &deployment.rollouts {
+        let Some(spec) = deployment.spec().services.get(name) else {
+            continue;
+        };
+        let update = Update::of(deployment, name, spec, now);
+        let new = deployment
+            .replicas_of(name)
+            .filter(|replica| rollout.is_moving() && replica.spec_hash == spec.spec_hash);
+        let new: Vec<_> = new.collect();
+        times.extend(new.iter().map(|replica| update.settles_at(replica)));
+        times.extend(new.iter().map(|replica| update.deadline(replica)));
+        times.extend(update.next_step(&new));
+    }
+    times
+}
