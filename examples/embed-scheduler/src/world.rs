@@ -148,6 +148,9 @@ pub(crate) fn tell(step: &Step) -> String {
         Step::Stop { replica, .. } => format!("stop {replica}"),
         Step::Restart { replica, .. } => format!("restart {replica}"),
         Step::Forget { replica, .. } => format!("forget {replica}"),
+        Step::EndRollout { service, .. } => format!("end the rollout of {service}"),
+        Step::RollBack { service, .. } => format!("roll back {service}"),
+        Step::DrainTimeout { node } => format!("give up draining {node}"),
         Step::Finish { deployment } => format!("finish {deployment}"),
     }
 }

@@ -186,6 +186,7 @@ calls! {
     /// The nodes and what they have.
     nodes = ClusterClient::nodes(ReadRequest);
     /// Takes a node out.
+    drain_node = ClusterClient::drain_node(DrainNodeRequest);
     remove_node = ClusterClient::remove_node(RemoveNodeRequest);
     /// Checks and commits manifests.
     apply = DeployClient::apply(ApplyRequest);

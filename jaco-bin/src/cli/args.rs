@@ -166,7 +166,20 @@ pub(super) enum NodeCommand {
     },
     /// List the nodes
     List,
-    /// Take a node out of the cluster
+    /// Move what a node runs elsewhere, and place nothing on it any more
+    Drain {
+        /// Hostname
+        hostname: String,
+        /// Do not wait until it is empty
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let a drained node take replicas again
+    Undrain {
+        /// Hostname
+        hostname: String,
+    },
+    /// Drain a node, then take it out of the cluster
     Remove {
         /// Hostname
         hostname: String,

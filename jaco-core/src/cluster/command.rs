@@ -74,6 +74,9 @@ pub enum Command {
         node: NodeName,
         condition: NodeCondition,
     },
+    /// Empties a node, or lets it take replicas again.
+    #[allow(missing_docs)]
+    NodeDrain { node: NodeName, drain: bool },
     /// Takes a node out of the membership.
     #[allow(missing_docs)]
     NodeRemove { node: NodeName, force: bool },
@@ -203,6 +206,9 @@ pub enum Step {
         started_at: Timestamp,
         cause: Cause,
     },
+    /// Give up emptying a node: no replica left for too long.
+    #[allow(missing_docs)]
+    DrainTimeout { node: NodeName },
     /// Drop a deleted deployment that has no replica left.
     #[allow(missing_docs)]
     Finish { deployment: DeploymentName },

@@ -29,10 +29,22 @@ pub struct Node {
     pub report: Option<NodeReport>,
     /// What the leader and the operator made of it.
     pub condition: NodeCondition,
+    /// Set while an operator wants it empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// The newest index whose routes and names it serves.
     pub published: u64,
     /// When it became a member.
     pub joined_at: Timestamp,
+}
+
+/// An operator's wish that a node be empty (spec 05, Drain of a node).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// When it began, or when the last replica left.
+    pub progressed_at: Timestamp,
+    /// True once no replica left for too long; nothing more is stopped then.
+    pub timed_out: bool,
 }
 
 /// What a node says of itself, at boot and whenever it changes.
@@ -139,7 +151,13 @@ impl Node {
         match (&self.condition, &self.report) {
             (NodeCondition::Unreachable, _) => NodeStatus::Unreachable,
             (NodeCondition::Reachable, None) => NodeStatus::Joining,
-            (NodeCondition::Reachable, Some(report)) => report.status(),
+            (NodeCondition::Reachable, Some(report)) => match (report.status(), self.drain) {
+                (NodeStatus::Ready, Some(Drain { timed_out, .. })) if timed_out => {
+                    NodeStatus::DrainTimeout
+                }
+                (NodeStatus::Ready, Some(_)) => NodeStatus::Draining,
+                (status, _) => status,
+            },
         }
     }
 

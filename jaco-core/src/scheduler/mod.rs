@@ -1,6 +1,7 @@
 //! The leader's decisions: `plan(state, now)` gives the steps of one raft entry (spec 05).
 
 pub mod barrier;
+pub mod drain;
 pub mod explain;
 pub mod placement;
 pub mod plan;

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::barrier;
 use super::placement::Cluster;
 use super::service::{self, ServiceView};
 use super::settled::{self, Nodes};
+use super::{barrier, drain};
 use crate::cluster::command::Step;
 use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::node::NodeStatus;
@@ -21,6 +21,7 @@ use crate::time::Timestamp;
 
 /// The next steps; empty when there is nothing to do until the state or the clock moves on.
 pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
+    let mut steps = drain::timeouts(state, now);
     let nodes = Nodes::of(state);
     let mut restless = state
         .deployments
@@ -28,10 +29,9 @@ pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
         .filter(|deployment| !settled::is_settled(&nodes, deployment))
         .peekable();
     if restless.peek().is_none() {
-        return Vec::new();
+        return steps;
     }
     let mut cluster = Cluster::of(state);
-    let mut steps = Vec::new();
     for deployment in restless {
         let mut turn = Turn {
             state,

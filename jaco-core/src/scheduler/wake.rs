@@ -1,8 +1,8 @@
 //! When a plan may differ although nothing was seen: for the driver's timer.
 
 use super::barrier::SILENCE;
-use super::restart;
 use super::rollout::Update;
+use super::{drain, restart};
 use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::state::ClusterState;
 use crate::time::Timestamp;
@@ -22,7 +22,12 @@ pub fn next(state: &ClusterState, now: Timestamp) -> Option<Timestamp> {
     };
     let deployments = state.deployments.values().filter(moving);
     let steps = deployments.flat_map(|deployment| rollout_times(deployment, now));
-    let times = barriers.chain(steps).filter(|at| *at > now);
+    let drains = state
+        .nodes
+        .values()
+        .filter_map(|node| drain::gives_up_at(node));
+    let times = barriers.chain(steps).chain(drains);
+    let times = times.filter(|at| *at > now);
     times.chain(restart::next_due(replicas(), now)).min()
 }
 

@@ -1,15 +1,18 @@
 //! The cluster and its nodes, tokens and audit log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::audit::{Event, EventType};
+use crate::cluster::deployment::Replica;
 use crate::cluster::node::{Isolation, MeshBackend, Node, NodeStatus};
 use crate::cluster::state::ClusterState;
-use crate::id::{ClusterId, Identity, NodeName};
+use crate::id::{ClusterId, Identity, NodeName, ReplicaId};
 use crate::manifest::hash::sha256_hex;
 use crate::ports::consensus::ConsensusStatus;
+use crate::scheduler::drain;
 use crate::time::Timestamp;
 
 /// `jaco cluster status`.
@@ -77,6 +80,19 @@ pub struct NodeRow {
     pub cpu: Usage,
     /// Reserved and available bytes.
     pub memory: Usage,
+    /// While it is being emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainRow>,
+}
+
+/// What a node that is being emptied still holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DrainRow {
+    /// To move, or to stop for a global service.
+    pub remaining: Vec<ReplicaId>,
+    /// Bound to their data here.
+    pub staying: Vec<ReplicaId>,
 }
 
 /// How a node is on the mesh.
@@ -210,6 +226,7 @@ pub fn nodes(state: &ClusterState) -> NodeList {
                 reserved: memory,
                 capacity: capacity.memory_bytes,
             },
+            drain: drain_row(state, node),
         }
     });
     NodeList {
@@ -224,6 +241,15 @@ fn mesh(node: &Node) -> MeshState {
         Some(MeshBackend::Userspace) => MeshState::Userspace,
         None => MeshState::Down,
     }
+}
+
+fn drain_row(state: &ClusterState, node: &Node) -> Option<DrainRow> {
+    node.drain?;
+    let id = |replica: &Arc<Replica>| replica.id.clone();
+    let remaining: Vec<ReplicaId> = drain::remaining(state, &node.name).map(id).collect();
+    let here = state.replicas().filter(|replica| replica.node == node.name);
+    let staying = here.map(id).filter(|id| !remaining.contains(id)).collect();
+    Some(DrainRow { remaining, staying })
 }
 
 /// Every operator token, by name.

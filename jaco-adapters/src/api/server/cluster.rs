@@ -141,6 +141,21 @@ impl Cluster for Api {
         document(&view::cluster::nodes(&state)).map(Response::new)
     }
 
+    async fn drain_node(
+        &self,
+        request: Request<proto::DrainNodeRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let (node, drain) = (NodeName::new(request.hostname), request.drain);
+        let command = Command::NodeDrain {
+            node: node.clone(),
+            drain,
+        };
+        self.plane.write(&caller, command).await.map_err(refuse)?;
+        document(&json!({"hostname": node, "draining": drain})).map(Response::new)
+    }
+
     async fn remove_node(
         &self,
         request: Request<proto::RemoveNodeRequest>,

@@ -1,4 +1,6 @@
-//! `node issue-join-token`, `join`, `list`, `remove`.
+//! `node issue-join-token`, `join`, `list`, `drain`, `undrain`, `remove`.
+
+mod drain;
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,12 @@ pub(in crate::cli) async fn run(context: &Context, command: NodeCommand) -> Resu
             Ok(())
         }
         NodeCommand::List => list(context).await,
+        NodeCommand::Drain { hostname, no_wait } => drain::run(context, hostname, !no_wait).await,
+        NodeCommand::Undrain { hostname } => {
+            let answer = drain::set(context, &hostname, false).await?;
+            let words = |_: &Value| format!("{hostname} takes replicas again\n");
+            context.printer.document(&answer, words)
+        }
         NodeCommand::Remove { hostname, force } => remove(context, hostname, force).await,
     }
 }
@@ -162,12 +170,22 @@ fn gibibytes(usage: Usage) -> String {
 }
 
 async fn remove(context: &Context, hostname: String, force: bool) -> Result<(), Failure> {
+    let drained = !force && drain::is_ready(context, &hostname).await?;
+    if drained {
+        drain::set(context, &hostname, true).await?;
+        drain::wait(context, &hostname).await?;
+    }
     let client = client(&context.global)?;
     let request = messages::RemoveNodeRequest {
         hostname: hostname.clone(),
         force,
     };
-    let answer: Value = patiently(|| client.remove_node(request.clone())).await?;
+    let removed: Result<Value, Failure> = patiently(|| client.remove_node(request.clone())).await;
+    if removed.is_err() && drained {
+        // A refusal leaves the node as it was.
+        drain::set(context, &hostname, false).await?;
+    }
+    let answer = removed?;
     context
         .printer
         .document(&answer, |_| format!("{hostname} removed\n"))

@@ -7,7 +7,7 @@ use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, ClusterInit, NewNode, Outcome};
 use crate::cluster::deployment::Replica;
 use crate::cluster::mesh_pool::{self, MeshPool};
-use crate::cluster::node::{Isolation, Node, NodeCondition, NodeReport};
+use crate::cluster::node::{Drain, Isolation, Node, NodeCondition, NodeReport};
 use crate::cluster::state::{Cluster, ClusterState};
 use crate::cluster::token::OperatorToken;
 use crate::error::{Error, ErrorCode};
@@ -104,6 +104,7 @@ fn admit(state: &mut ClusterState, node: &NewNode, pool: MeshPool) -> Result<u64
         serial: node.serial.clone(),
         report: None,
         condition: NodeCondition::Reachable,
+        drain: None,
         published: 0,
         joined_at: state.clock,
     };
@@ -120,6 +121,32 @@ pub(super) fn update(
     change(Arc::make_mut(&mut node));
     state.nodes.insert(name.clone(), node);
     Ok(Outcome::Done)
+}
+
+/// Begins to empty a node, or lets it take replicas again.
+pub(super) fn drain(state: &mut ClusterState, name: &NodeName, wanted: bool) -> Applied {
+    let progressed_at = state.clock;
+    update(state, name, |node| {
+        node.drain = wanted.then_some(Drain {
+            progressed_at,
+            timed_out: false,
+        });
+    })
+}
+
+/// Notes that a replica left a node that is being emptied.
+pub(super) fn drained(state: &mut ClusterState, name: &NodeName) {
+    let now = state.clock;
+    let Some(node) = state
+        .nodes
+        .get_mut(name)
+        .filter(|node| node.drain.is_some())
+    else {
+        return;
+    };
+    if let Some(drain) = &mut Arc::make_mut(node).drain {
+        drain.progressed_at = now;
+    }
 }
 
 /// Takes in what a node says of itself. That it cannot keep containers apart is an event.

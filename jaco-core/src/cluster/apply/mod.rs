@@ -64,6 +64,7 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
         Command::NodeCondition { node, condition } => {
             membership::update(state, node, |node| node.condition = *condition)
         }
+        Command::NodeDrain { node, drain } => membership::drain(state, node, *drain),
         Command::NodeRemove { node, force } => membership::remove(state, identity, node, *force),
         Command::TokenIssue {
             hash,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::rollouts;
+use super::{membership, rollouts};
 use crate::cluster::addresses;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::Step;
@@ -80,6 +80,15 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             deployment,
             replica,
         } => forget(state, deployment, replica),
+        Step::DrainTimeout { node } => {
+            let given_up = membership::update(state, node, |node| {
+                if let Some(drain) = &mut node.drain {
+                    drain.timed_out = true;
+                }
+            });
+            // A node that left meanwhile needs nothing.
+            drop(given_up);
+        }
         Step::Finish { deployment } => finish(state, deployment),
     }
 }
@@ -182,6 +191,7 @@ pub(super) fn forget(state: &mut ClusterState, name: &DeploymentName, id: &Repli
     let Some(replica) = Arc::make_mut(deployment).replicas.remove(id) else {
         return;
     };
+    membership::drained(state, &replica.node);
     let held: BTreeMap<NetworkName, _> = replica.addresses.clone();
     addresses::release(state, name, held.into_keys(), id);
     release_unused_subnets(state, name);

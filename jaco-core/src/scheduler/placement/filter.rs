@@ -29,6 +29,9 @@ impl fmt::Display for Rejection {
             Rejection::NotReady(NodeStatus::DockerUnreachable) => {
                 f.write_str("its engine does not answer")
             }
+            Rejection::NotReady(NodeStatus::Draining | NodeStatus::DrainTimeout) => {
+                f.write_str("being drained")
+            }
             Rejection::NotReady(NodeStatus::Unreachable) => f.write_str("unreachable"),
             Rejection::NotReady(_) => f.write_str("does not take new replicas"),
             Rejection::NotListed => f.write_str("not among the hosts of the service"),

@@ -209,9 +209,9 @@ pub(in crate::scheduler) fn is_misplaced(
     let stands_well = cluster.position(node).is_some_and(suits);
     let global = demand.service.placement == Placement::Global;
     let kept = cluster.position(node).is_some_and(|i| {
-        use NodeStatus::{IsolationUnavailable, Joining};
+        use NodeStatus::{DrainTimeout, IsolationUnavailable, Joining};
         let status = cluster.nodes[i].node.status();
-        matches!(status, Joining | IsolationUnavailable)
+        matches!(status, Joining | IsolationUnavailable | DrainTimeout)
     });
     !stands_well && !kept && (global || (0..cluster.nodes.len()).any(suits))
 }
