@@ -135,6 +135,9 @@ async fn follow(context: &Context, applied: &Applied) -> Result<Result<(), Strin
                 continue;
             }
             shown.update(&status);
+            if seen > Some(applied.revision) {
+                return Ok(Err(overtaken(&status)));
+            }
             match verdict(&status) {
                 Verdict::Steady => return Ok(Ok(())),
                 Verdict::Stuck(reason) => return Ok(Err(reason)),
@@ -144,6 +147,18 @@ async fn follow(context: &Context, applied: &Applied) -> Result<Result<(), Strin
         // The daemon went away or lost its stream; ask again.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Why another revision came in the place of the one that is waited for.
+fn overtaken(status: &Status) -> String {
+    let details = status
+        .deployments
+        .iter()
+        .flat_map(|row| &row.status_details);
+    let words = details
+        .map(|(service, why)| format!("{service}: {why}"))
+        .next();
+    words.unwrap_or_else(|| "another revision was applied meanwhile".to_owned())
 }
 
 /// A line per service: redrawn in place on a terminal, appended when it changes elsewhere.
