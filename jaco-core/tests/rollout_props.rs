@@ -1,0 +1,252 @@
+//! Rollouts: start-first behind the drain barrier, taken back when they fail; drains of nodes.
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
+use std::time::Duration;
+
+use jaco_core::cluster::Command;
+use jaco_core::cluster::audit::EventType;
+use jaco_core::cluster::command::Step;
+use jaco_core::cluster::deployment::{Deployment, Observation, Phase, Replica, ReplicaState};
+use jaco_core::cluster::node::NodeStatus;
+use jaco_core::cluster::rollout::RolloutStatus;
+use jaco_core::id::{DeploymentName, NodeName};
+use jaco_core::manifest::spec::{FailureAction, Resources, ServiceSpec, UpdateOrder};
+use jaco_core::scheduler::{barrier, drain, plan};
+use jaco_testkit::builders::{Cluster, deployment, seen, service};
+use proptest::prelude::*;
+
+fn web(cluster: &mut Cluster, service: ServiceSpec) {
+    cluster.deploy(deployment("d", [("web", service)])).unwrap();
+}
+
+fn of(cluster: &Cluster) -> &Deployment {
+    &cluster.state.deployments[&DeploymentName::new("d")]
+}
+
+fn all(cluster: &Cluster) -> Vec<&Replica> {
+    of(cluster).replicas.values().map(AsRef::as_ref).collect()
+}
+
+fn status(cluster: &Cluster) -> RolloutStatus {
+    of(cluster).rollouts.values().next().unwrap().status
+}
+
+/// Every new replica fails, everything else does as it is told.
+fn obey_but_fail(cluster: &mut Cluster, hash: &str) {
+    let nodes: Vec<NodeName> = cluster.state.nodes.keys().cloned().collect();
+    cluster.obey();
+    for node in nodes {
+        let bad = all(cluster).into_iter().filter(|r| {
+            r.spec_hash.as_str() == hash && r.node == node && r.phase != Phase::Stopping
+        });
+        let observations = bad.map(|r| seen(r, ReplicaState::Failed)).collect();
+        cluster.must(Command::Observe { node, observations });
+    }
+}
+
+/// Steps until nothing is left but time.
+fn run(cluster: &mut Cluster, fails: &str) {
+    for _ in 0..100 {
+        if !cluster.schedule() {
+            return;
+        }
+        obey_but_fail(cluster, fails);
+    }
+    panic!("the rollout does not end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn an_update_stays_between_its_floor_and_its_ceiling(
+        replicas in 1..7u32,
+        parallelism in 1..4u32,
+        stop_first in any::<bool>(),
+    ) {
+        let mut cluster = Cluster::of(3);
+        let spec = |hash| {
+            let mut spec = service(replicas, hash);
+            spec.update.parallelism = parallelism;
+            spec.update.order = stop_first.then_some(UpdateOrder::StopFirst);
+            spec
+        };
+        web(&mut cluster, spec("a"));
+        cluster.settle();
+        web(&mut cluster, spec("b"));
+        let (least, most) = match stop_first {
+            true => (replicas.saturating_sub(parallelism), replicas),
+            false => (replicas, replicas + parallelism),
+        };
+        for _ in 0..1_000 {
+            cluster.schedule();
+            let serving = all(&cluster).iter().filter(|r| r.is_serving()).count();
+            prop_assert!(serving >= least as usize, "{serving} serve of {least}");
+            prop_assert!(all(&cluster).len() <= most as usize);
+            cluster.obey();
+            cluster.now.0 += 1_000;
+            if status(&cluster) == RolloutStatus::Completed {
+                break;
+            }
+        }
+        prop_assert_eq!(status(&cluster), RolloutStatus::Completed);
+        prop_assert_eq!(all(&cluster).len(), replicas as usize);
+        prop_assert!(all(&cluster).iter().all(|r| r.spec_hash.as_str() == "b"));
+    }
+
+    #[test]
+    fn a_failed_update_ends_as_its_policy_says_and_keeps_what_served(
+        replicas in 1..5u32,
+        action in prop::sample::select(vec![FailureAction::Pause, FailureAction::Rollback]),
+    ) {
+        let mut cluster = Cluster::of(3);
+        web(&mut cluster, service(replicas, "a"));
+        cluster.settle();
+        let before: Vec<_> = all(&cluster).iter().map(|r| r.id.clone()).collect();
+        let mut bad = service(replicas, "b");
+        bad.update.failure_action = action;
+        web(&mut cluster, bad);
+        run(&mut cluster, "b");
+        let serving = all(&cluster).into_iter().filter(|r| r.is_serving());
+        let serving: Vec<_> = serving.map(|r| r.id.clone()).collect();
+        prop_assert_eq!(&serving, &before);
+        let paused = action == FailureAction::Pause;
+        prop_assert_eq!(of(&cluster).current, if paused { 2 } else { 3 });
+        if paused {
+            prop_assert_eq!(status(&cluster), RolloutStatus::Paused);
+            // The same files again are a new try.
+            let mut again = service(replicas, "b");
+            again.update.failure_action = action;
+            web(&mut cluster, again);
+            prop_assert_eq!(status(&cluster), RolloutStatus::InProgress);
+        }
+        let aborted = |kind: EventType| kind == EventType::RolloutAborted;
+        prop_assert!(cluster.state.audit.iter().any(|event| aborted(event.kind)));
+    }
+}
+
+#[test]
+fn a_rollout_goes_on_past_failures_when_told_to() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(2, "a"));
+    cluster.settle();
+    let mut bad = service(2, "b");
+    bad.update.failure_action = FailureAction::Continue;
+    web(&mut cluster, bad);
+    run(&mut cluster, "b");
+    assert!(all(&cluster).iter().all(|r| r.spec_hash.as_str() == "b"));
+}
+
+#[test]
+fn a_step_that_takes_too_long_fails_the_rollout() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(1, "a"));
+    cluster.settle();
+    web(&mut cluster, service(1, "b"));
+    cluster.schedule();
+    cluster.now.0 += 59_000;
+    assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
+    cluster.now.0 += 1_000;
+    let steps = plan(&cluster.state, cluster.now);
+    assert!(matches!(&steps[..], [Step::RollBack { .. }]), "{steps:?}");
+}
+
+#[test]
+fn a_new_replica_has_to_run_for_the_monitor_time() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(1, "a"));
+    cluster.settle();
+    web(&mut cluster, service(1, "b"));
+    cluster.schedule();
+    let new = all(&cluster)
+        .into_iter()
+        .find(|r| r.number == 2)
+        .unwrap()
+        .clone();
+    let mut running = seen(&new, ReplicaState::Running);
+    running.observation = Observation {
+        since: Some(cluster.now),
+        ..running.observation
+    };
+    cluster.must(Command::Observe {
+        node: new.node.clone(),
+        observations: vec![running],
+    });
+    cluster.now.0 += 4_000;
+    assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
+    cluster.now.0 += 1_000;
+    let steps = plan(&cluster.state, cluster.now);
+    assert!(matches!(&steps[..], [Step::Drain { .. }]), "{steps:?}");
+}
+
+#[test]
+fn without_room_for_both_the_old_one_goes_first() {
+    let mut cluster = Cluster::of(1);
+    let full = |hash| {
+        let mut spec = service(1, hash);
+        spec.reservations = Resources {
+            cpu_millis: 1_500,
+            memory_bytes: 0,
+        };
+        spec
+    };
+    web(&mut cluster, full("a"));
+    cluster.settle();
+    web(&mut cluster, full("b"));
+    cluster.settle();
+    assert!(all(&cluster).iter().all(|r| r.spec_hash.as_str() == "b"));
+    assert_eq!(all(&cluster).len(), 1);
+}
+
+#[test]
+fn nothing_is_stopped_before_every_live_node_has_left_it_out() {
+    let mut cluster = Cluster::of(3);
+    web(&mut cluster, service(2, "a"));
+    cluster.settle();
+    web(&mut cluster, service(1, "a"));
+    cluster.schedule();
+    let at = cluster.state.index;
+    for number in 1..=2 {
+        let node = NodeName::new(format!("n{number}"));
+        assert_eq!(barrier::owed(&cluster.state, &node), Some(at));
+        cluster.must(Command::Published { node, index: at });
+    }
+    assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
+    let mut silent = cluster.clone();
+    silent.now = silent.now + barrier::SILENCE;
+    let stops = |steps: &[Step]| matches!(steps, [Step::Stop { .. }]);
+    assert!(stops(&plan(&silent.state, silent.now)));
+    let node = NodeName::new("n3");
+    cluster.must(Command::Published { node, index: at });
+    assert!(stops(&plan(&cluster.state, cluster.now)));
+}
+
+#[test]
+fn a_drained_node_empties_and_is_given_up_when_it_cannot() {
+    let mut cluster = Cluster::of(3);
+    web(&mut cluster, service(3, "a"));
+    cluster.settle();
+    let node = NodeName::new("n2");
+    let wish = |drain| Command::NodeDrain {
+        node: NodeName::new("n2"),
+        drain,
+    };
+    let mut stuck = cluster.clone();
+    cluster.must(wish(true));
+    cluster.settle();
+    assert!(all(&cluster).iter().all(|r| r.node != node));
+    assert_eq!(all(&cluster).len(), 3);
+    cluster.must(wish(false));
+    assert_eq!(cluster.state.nodes[&node].status(), NodeStatus::Ready);
+
+    // A substitute that never runs holds the old one in its place.
+    stuck.must(wish(true));
+    stuck.schedule();
+    stuck.now = stuck.now + drain::PATIENCE - Duration::from_millis(1);
+    stuck.schedule();
+    assert_eq!(stuck.state.nodes[&node].status(), NodeStatus::Draining);
+    stuck.now.0 += 1;
+    stuck.schedule();
+    assert_eq!(stuck.state.nodes[&node].status(), NodeStatus::DrainTimeout);
+    assert!(all(&stuck).iter().any(|r| r.node == node && r.is_serving()));
+}
