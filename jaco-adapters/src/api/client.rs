@@ -185,6 +185,8 @@ calls! {
     cluster_status = ClusterClient::status(ReadRequest);
     /// The nodes and what they have.
     nodes = ClusterClient::nodes(ReadRequest);
+    /// Has every node try its network.
+    check_network = ClusterClient::check_network(Empty);
     /// Takes a node out.
     remove_node = ClusterClient::remove_node(RemoveNodeRequest);
     /// Checks and commits manifests.

@@ -119,7 +119,7 @@ impl Member {
 
     /// Waits until the packet filter keeps apart what the state names now. No container starts
     /// before that.
-    async fn isolated(&self) -> Result<(), RuntimeError> {
+    pub(super) async fn isolated(&self) -> Result<(), RuntimeError> {
         let index = self.state().index;
         let mut verified = self.isolated_at.subscribe();
         let there = verified.wait_for(|at| at.is_some_and(|at| at >= index));
