@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use openraft::raft::AppendEntriesResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
@@ -44,7 +45,13 @@ fn failed<E: std::fmt::Display>(error: E) -> Status {
 impl Service for Handler {
     async fn append(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let rpc = decode(request)?;
-        encode(&self.shared.raft.append_entries(rpc).await.map_err(failed)?)
+        let answer = self.shared.raft.append_entries(rpc).await;
+        let answer = answer.map_err(failed)?;
+        // One with an older vote does not lead any more.
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.shared.note_leader();
+        }
+        encode(&answer)
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
