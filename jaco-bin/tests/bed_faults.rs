@@ -4,6 +4,9 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use jaco_testkit::bed::{Bed, Host, poll_until};
@@ -145,6 +148,63 @@ fn regression_engine_stopped() {
         list["nodes"][1]["status"] == "ready"
     })
     .unwrap();
+}
+
+/// Gives a host's engine a disk of its own that is soon full.
+fn small_disk(host: &Host) -> PathBuf {
+    let data = host.directory().join("docker");
+    host.stop_engine().unwrap();
+    let mut mount = Command::new("mount");
+    let mount = mount.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]);
+    assert!(mount.arg(&data).status().unwrap().success());
+    host.start_engine().unwrap();
+    data
+}
+
+#[test]
+fn regression_engine_disk_full_is_told_by_the_replica() {
+    let bed = bed("diskfull", 2);
+    let host = bed.host(2);
+    let data = small_disk(host);
+    bed.form_cluster().unwrap();
+    host.load_image("web:1").unwrap();
+    let filler = data.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    let block = vec![1; 1 << 16];
+    while file.write_all(&block).is_ok() {}
+
+    let project = Project::new("diskfull").unwrap();
+    deploy_web(&bed, &project, 2);
+    let manifest = project.path("jaco.yaml");
+    let words = ["apply", &manifest, "--no-wait"];
+    bed.host(1).jaco_text(&words).unwrap();
+    let mut refused = None;
+    poll_until(SOON, "the engine's refusal is told", || {
+        let status = bed.host(1).jaco_json(&["status", "web"]);
+        let status = status.unwrap_or_default();
+        let mut rows = status["replicas"].as_array().into_iter().flatten();
+        refused = rows.find(|row| row["code"] == "docker_error").cloned();
+        refused.is_some()
+    })
+    .unwrap();
+    let refused = refused.unwrap();
+    assert_eq!(refused["host"], host.name(), "{refused}");
+    let told = refused["message"].as_str().unwrap();
+    assert!(told.contains("no space left on device"), "{told}");
+    // Nothing else is harmed: the other node's replica serves both.
+    for host in bed.hosts() {
+        poll_until(SOON, "the service answers", || {
+            let answer = host.http_get("web.example.com", "127.0.0.1:80", "/");
+            answer.is_ok_and(|answer| answer.status == 200)
+        })
+        .unwrap();
+    }
+    drop(file);
+    fs::remove_file(&filler).unwrap();
+    bed.host(1)
+        .jaco_text(&["apply", &manifest, "--wait"])
+        .unwrap();
+    assert_eq!(replicas(bed.host(1), "web", "running"), 2);
 }
 
 #[test]

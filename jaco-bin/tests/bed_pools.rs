@@ -13,6 +13,12 @@ use support::{apply, bed, refusal};
 
 const SOON: Duration = Duration::from_secs(30);
 
+fn one_host(name: &str) -> (Bed, Project) {
+    let bed = bed(name, 1);
+    bed.form_cluster().unwrap();
+    (bed, Project::new(name).unwrap())
+}
+
 /// Writes a deployment of one service.
 fn write(bed: &Bed, project: &Project, name: &str, replicas: usize, more: &str) {
     let image = bed.image("sleep:1");
@@ -34,9 +40,8 @@ fn verified(bed: &Bed) -> bool {
 
 #[test]
 fn regression_subnet_pool_exhausted_by_a_257th_network_on_a_bed() {
-    let bed = bed("pool", 1);
-    bed.form_cluster().unwrap();
-    let (host, project) = (bed.host(1), Project::new("pool").unwrap());
+    let (bed, project) = one_host("pool");
+    let host = bed.host(1);
     let manifest = project.path("jaco.yaml");
     let words = ["apply", &manifest, "--no-wait"];
     for number in 0..256 {
@@ -61,9 +66,8 @@ fn regression_subnet_pool_exhausted_by_a_257th_network_on_a_bed() {
 
 #[test]
 fn a_254th_replica_is_refused_by_name_on_a_bed() {
-    let bed = bed("full", 1);
-    bed.form_cluster().unwrap();
-    let (host, project) = (bed.host(1), Project::new("full").unwrap());
+    let (bed, project) = one_host("full");
+    let host = bed.host(1);
     let manifest = project.path("jaco.yaml");
     let words = ["apply", &manifest, "--no-wait"];
     // No node fits, so that nothing runs: the rule is about what is asked for.
