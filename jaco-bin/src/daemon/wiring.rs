@@ -138,6 +138,7 @@ pub(super) fn member(
         isolated_at: Default::default(),
         dns: Arc::new(responder(config)?),
         bridge_use: Default::default(),
+        hosts: Default::default(),
     }))
 }
 

@@ -47,6 +47,7 @@ pub(super) struct Member {
     /// The newest index whose isolation was verified; none while there is no isolation.
     pub(super) isolated_at: watch::Sender<Option<u64>>,
     pub(super) dns: Arc<dyn DnsResponder>,
+    pub(super) hosts: hosts::Hosts,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.
     pub(super) bridge_use: RwLock<()>,
