@@ -148,7 +148,7 @@ fn parse<T: DeserializeOwned>(document: &proto::Document) -> Result<T, CallError
 }
 
 /// The innermost reason: the outer ones only say that the transport failed.
-fn root_cause(status: &Status) -> String {
+pub(super) fn root_cause(status: &Status) -> String {
     let mut reason = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(inner) = source {

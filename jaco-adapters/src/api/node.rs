@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::client::root_cause;
 use crate::transport::proto::internal as proto;
 use crate::transport::proto::internal::node_client::NodeClient;
 use crate::transport::proto::internal::node_server::{Node, NodeServer};
@@ -98,7 +99,7 @@ pub async fn remote_check(channel: Channel) -> Result<Vec<CheckRow>, String> {
     let answer = tokio::time::timeout(CHECK_LIMIT, client.check(proto::CheckRequest {}));
     match answer.await {
         Err(_) => Err("it does not answer".to_owned()),
-        Ok(Err(status)) => Err(status.message().to_owned()),
+        Ok(Err(status)) => Err(root_cause(&status)),
         Ok(Ok(answer)) => serde_json::from_slice(&answer.into_inner().json)
             .map_err(|error| format!("its answer does not parse: {error}")),
     }
