@@ -9,6 +9,7 @@ pub mod docker;
 pub mod ingress;
 pub mod netlink;
 pub mod nftables;
+pub mod probe;
 pub mod raft;
 pub mod seal;
 pub mod system;

@@ -136,6 +136,7 @@ fn regression_every_command_that_prints_data_gives_json_that_parses() {
         &["get", "routes"],
         &["get", "route", "web.example.com"],
         &["get", "network", "web/_default"],
+        &["net", "check"],
         &["history", "web"],
         &["scale", "web/web=2"],
         &["rollback", "web"],

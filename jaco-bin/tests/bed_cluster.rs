@@ -12,23 +12,9 @@ use jaco_testkit::project::Project;
 use jaco_testkit::soak;
 use serde_json::Value;
 
-use support::{apply, bed, containers, deploy_web, replicas, voters};
+use support::{apply, bed, containers, deploy_web, leader, replicas, voters};
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// The present leader's host number, by the word of some node that answers.
-fn leader(bed: &Bed) -> Option<usize> {
-    let statuses = bed
-        .hosts()
-        .iter()
-        .filter_map(|host| cluster_status(host).ok());
-    let mut names = statuses.filter_map(|status| status["leader"].as_str().map(str::to_owned));
-    let name = names.next()?;
-    bed.hosts()
-        .iter()
-        .find(|host| host.name() == name)
-        .map(|host| host.index())
-}
 
 fn all_containers(bed: &Bed) -> BTreeMap<String, String> {
     bed.hosts().iter().flat_map(containers).collect()

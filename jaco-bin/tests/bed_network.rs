@@ -62,8 +62,20 @@ fn containers_reach_what_they_share_a_network_with_and_nothing_else() {
     assert_eq!((shop.len(), other.len()), (9, 3));
 
     every_pair_on_a_network_connects_by_name(&bed, &shop);
-    nothing_crosses_deployments_or_networks(&bed, &shop, &other);
-    the_control_plane_is_closed_to_containers(&bed, &shop);
+    for host in 1..=3 {
+        nothing_crosses_deployments_or_networks(&bed, one(&shop, "web", host), &shop, &other);
+    }
+    let listeners: Vec<TcpListener> = bed.hosts().iter().map(listen).collect();
+    count_datagrams(&bed, &[MESH, FOREIGN]);
+    for host in 1..=3 {
+        the_control_plane_is_closed_to_containers(&bed, one(&shop, "web", host));
+    }
+    poll_until(SOON, "what is no port of ours is counted", || {
+        counted(&bed).get(&FOREIGN) >= Some(&9)
+    })
+    .unwrap();
+    assert_eq!(counted(&bed)[&MESH], 0, "datagrams to the mesh's port");
+    drop(listeners);
     the_wire_shows_nothing_in_clear(&bed, &shop);
     what_is_not_ours_is_left_alone(&bed, &shop);
 }
@@ -95,8 +107,7 @@ fn every_pair_on_a_network_connects_by_name(bed: &Bed, shop: &[Seat]) {
     });
 }
 
-fn nothing_crosses_deployments_or_networks(bed: &Bed, shop: &[Seat], other: &[Seat]) {
-    let asker = one(shop, "web", 1);
+fn nothing_crosses_deployments_or_networks(bed: &Bed, asker: &Seat, shop: &[Seat], other: &[Seat]) {
     for name in ["web.other.jaco.internal", "db", "db.shop.jaco.internal"] {
         let text = asker.run(bed, &format!("nslookup -type=a {name}"));
         assert!(text.contains("NXDOMAIN"), "{name}: {text}");
@@ -121,7 +132,8 @@ fn nothing_crosses_deployments_or_networks(bed: &Bed, shop: &[Seat], other: &[Se
     for (targets, network, expected) in cells {
         for target in targets {
             let address = target.on(network);
-            let cell = |how: &str| format!("{how} to {} on host {}", target.name, target.host);
+            let (from, to) = (asker.host, target.host);
+            let cell = |how: &str| format!("{how} from host {from} to {} on {to}", target.name);
             let to = SocketAddr::from((address, 80));
             probes.push((cell("TCP"), expected, Box::new(move || asker.connects(to))));
             let udp = move || asker.datagram_arrives(target, address);
@@ -186,15 +198,12 @@ fn counted(bed: &Bed) -> BTreeMap<u16, u64> {
     counts
 }
 
-fn the_control_plane_is_closed_to_containers(bed: &Bed, shop: &[Seat]) {
-    let asker = one(shop, "web", 1);
-    let listeners: Vec<TcpListener> = bed.hosts().iter().map(listen).collect();
-    count_datagrams(bed, &[MESH, FOREIGN]);
+fn the_control_plane_is_closed_to_containers(bed: &Bed, asker: &Seat) {
     let mut probes: Vec<Probe<'_>> = Vec::new();
     let mut tcp = |expected: bool, address: Ipv4Addr, port: u16| {
         let to = SocketAddr::from((address, port));
         probes.push((
-            format!("TCP to {to}"),
+            format!("TCP from host {} to {to}", asker.host),
             expected,
             Box::new(move || asker.connects(to)),
         ));
@@ -206,7 +215,7 @@ fn the_control_plane_is_closed_to_containers(bed: &Bed, shop: &[Seat]) {
         tcp(true, host.address(), FOREIGN);
         let wg = host.enter(|| interface_address("jaco-wg")).unwrap();
         for port in [API, RAFT, FOREIGN] {
-            tcp(host.index() == 1 && port == FOREIGN, wg, port);
+            tcp(host.index() == asker.host && port == FOREIGN, wg, port);
         }
         mesh.push((host.index(), wg));
         for port in [MESH, FOREIGN] {
@@ -221,7 +230,7 @@ fn the_control_plane_is_closed_to_containers(bed: &Bed, shop: &[Seat]) {
         true,
         Box::new(move || asker.connects(registry)),
     ));
-    for (index, wg) in mesh.into_iter().filter(|(index, _)| *index != 1) {
+    for (index, wg) in mesh.into_iter().filter(|(index, _)| *index != asker.host) {
         let ping = Box::new(move || asker.pings(bed, wg));
         probes.push((
             format!("ICMP to the mesh address of host {index}"),
@@ -230,12 +239,6 @@ fn the_control_plane_is_closed_to_containers(bed: &Bed, shop: &[Seat]) {
         ));
     }
     check(probes);
-    poll_until(SOON, "what is no port of ours is counted", || {
-        counted(bed).get(&FOREIGN) >= Some(&3)
-    })
-    .unwrap();
-    assert_eq!(counted(bed)[&MESH], 0, "datagrams to the mesh's port");
-    drop(listeners);
 }
 
 /// The first IPv4 address of an interface.

@@ -19,9 +19,11 @@ use jaco_core::error::{Error, ErrorCode};
 use jaco_core::id::{DeploymentName, Domain, NodeName};
 use jaco_core::manifest::output::ValidateOutput;
 use jaco_core::manifest::spec::NetworkMode;
+use jaco_core::node::checks::{self, Check, Seen};
 use jaco_core::ports::consensus::ConsensusStatus;
 use jaco_core::time::Timestamp;
 use jaco_core::view::changes::{Applied, changes};
+use jaco_core::view::check::NetworkCheck;
 use jaco_core::view::cluster::{self, AuditLog, Suffrage};
 use jaco_core::view::status::{DeploymentStatus, status};
 use jaco_core::view::{network, replica, route};
@@ -148,6 +150,27 @@ fn get_network_keeps_its_shape() {
     let error = network::detail(&state, &scope("back")).unwrap_err();
     assert_eq!(error.code, ErrorCode::ValidationFailed);
     assert!(error.message.ends_with("it has: _default"), "{error:?}");
+}
+
+#[test]
+fn net_check_keeps_its_shape() {
+    let (node, state) = (NodeName::new("n1"), shop().state);
+    let wanted = checks::desired(&state, &node);
+    let rows = wanted.iter().map(|check| match check {
+        Check::Echo { to, .. } if *to == NodeName::new("n3") => {
+            checks::row(&node, check, &Seen::Failed("no answer".to_owned()))
+        }
+        Check::Name { address, .. } => {
+            let found = Seen::Addresses(BTreeSet::from([*address]));
+            checks::row(&node, check, &found)
+        }
+        _ => checks::row(&node, check, &Seen::Fine),
+    });
+    let silent = checks::silent(&NodeName::new("n2"), "it does not answer");
+    check(
+        "net_check",
+        &NetworkCheck::of(rows.chain([silent]).collect()),
+    );
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn parse<T: DeserializeOwned>(document: &proto::Document) -> Result<T, CallError
 }
 
 /// The innermost reason: the outer ones only say that the transport failed.
-fn root_cause(status: &Status) -> String {
+pub(super) fn root_cause(status: &Status) -> String {
     let mut reason = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(inner) = source {
@@ -185,6 +185,8 @@ calls! {
     cluster_status = ClusterClient::status(ReadRequest);
     /// The nodes and what they have.
     nodes = ClusterClient::nodes(ReadRequest);
+    /// Has every node try its network.
+    check_network = ClusterClient::check_network(Empty);
     /// Takes a node out.
     drain_node = ClusterClient::drain_node(DrainNodeRequest);
     remove_node = ClusterClient::remove_node(RemoveNodeRequest);

@@ -1,18 +1,21 @@
-//! What members ask of each other besides consensus: the logs of a replica.
+//! What members ask of each other besides consensus: a replica's logs, a check of the network.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use jaco_core::id::ReplicaId;
 use jaco_core::ports::container_logs::{LogLine, LogLines, LogOptions};
-use jaco_core::ports::{ContainerLogs, RuntimeError};
+use jaco_core::ports::{ContainerLogs, RuntimeError, SelfCheck};
 use jaco_core::time::Timestamp;
+use jaco_core::view::check::CheckRow;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::client::root_cause;
 use crate::transport::proto::internal as proto;
 use crate::transport::proto::internal::node_client::NodeClient;
 use crate::transport::proto::internal::node_server::{Node, NodeServer};
@@ -20,15 +23,21 @@ use crate::transport::proto::internal::node_server::{Node, NodeServer};
 type Lines = Pin<Box<dyn Stream<Item = Result<proto::LogLine, Status>> + Send>>;
 
 const BUFFERED: usize = 64;
+/// More than a node needs for everything that it tries.
+const CHECK_LIMIT: Duration = Duration::from_secs(20);
 
-/// Serves this node's logs to the other members.
+/// Serves the other members what only this node knows.
 pub struct NodeService {
     logs: Arc<dyn ContainerLogs>,
+    checks: Arc<dyn SelfCheck>,
 }
 
 /// The service for the raft listener.
-pub fn service(logs: Arc<dyn ContainerLogs>) -> NodeServer<NodeService> {
-    NodeServer::new(NodeService { logs })
+pub fn service(
+    logs: Arc<dyn ContainerLogs>,
+    checks: Arc<dyn SelfCheck>,
+) -> NodeServer<NodeService> {
+    NodeServer::new(NodeService { logs, checks })
 }
 
 #[async_trait]
@@ -69,6 +78,30 @@ impl Node for NodeService {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn check(
+        &self,
+        _: Request<proto::CheckRequest>,
+    ) -> Result<Response<proto::Frame>, Status> {
+        let json = serde_json::to_vec(&self.checks.check().await)
+            .map_err(|error| Status::internal(format!("encode answer: {error}")))?;
+        Ok(Response::new(proto::Frame { json }))
+    }
+}
+
+/// Has another member try its network.
+///
+/// # Errors
+/// Why it gave no answer.
+pub async fn remote_check(channel: Channel) -> Result<Vec<CheckRow>, String> {
+    let mut client = NodeClient::new(channel);
+    let answer = tokio::time::timeout(CHECK_LIMIT, client.check(proto::CheckRequest {}));
+    match answer.await {
+        Err(_) => Err("it does not answer".to_owned()),
+        Ok(Err(status)) => Err(root_cause(&status)),
+        Ok(Ok(answer)) => serde_json::from_slice(&answer.into_inner().json)
+            .map_err(|error| format!("its answer does not parse: {error}")),
     }
 }
 

@@ -13,7 +13,7 @@ mod message;
 mod worker;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,11 +22,8 @@ use jaco_core::node::dns::Zones;
 use jaco_core::ports::DnsResponder;
 use tokio::sync::{mpsc, watch};
 
-use crate::transport::listeners::{Listeners, Listening};
+use crate::transport::listeners::{Listeners, Listening, Serving};
 use listener::Opened;
-
-/// How often a listener that could not be opened is tried again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// Where a responder listens and whom it asks.
 #[derive(Clone, Debug)]
@@ -84,11 +81,7 @@ impl DnsResponder for HickoryDns {
     }
 
     fn failed_listeners(&self) -> Vec<(String, String)> {
-        let listeners = self.control.listeners();
-        let failed = listeners.failed();
-        failed
-            .map(|(gateway, why)| (self.control.address(gateway).to_string(), why.to_owned()))
-            .collect()
+        self.control.failed()
     }
 }
 
@@ -101,15 +94,27 @@ impl Drop for HickoryDns {
     }
 }
 
-impl Control {
+impl Serving for Control {
+    type Key = Ipv4Addr;
+
+    fn shared(&self) -> &Mutex<Listeners<Ipv4Addr>> {
+        &self.listeners
+    }
+
     fn reconcile(&self, listeners: &mut Listeners<Ipv4Addr>) {
         let wanted = self.zones.load().gateways().collect();
         listeners.reconcile(&wanted, |gateway| self.open(gateway));
     }
 
+    fn address(&self, gateway: Ipv4Addr) -> SocketAddr {
+        self.on(gateway).into()
+    }
+}
+
+impl Control {
     fn open(&self, gateway: Ipv4Addr) -> std::io::Result<Listening> {
         let (open, closing) = watch::channel(true);
-        let address = self.address(gateway);
+        let address = self.on(gateway);
         let opened = Opened::bind(address, closing)?;
         if let Some(worker) = &*self.worker() {
             let _ = worker.send(opened);
@@ -120,32 +125,11 @@ impl Control {
         })
     }
 
-    fn address(&self, gateway: Ipv4Addr) -> SocketAddrV4 {
+    fn on(&self, gateway: Ipv4Addr) -> SocketAddrV4 {
         SocketAddrV4::new(gateway, self.port)
-    }
-
-    fn listeners(&self) -> MutexGuard<'_, Listeners<Ipv4Addr>> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn worker(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Opened>>> {
         self.worker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tries again for as long as the responder exists what did not succeed: whoever held an address
-/// may have gone, and the zones that want it do not change for that.
-async fn retry(control: Weak<Control>) {
-    loop {
-        tokio::time::sleep(RETRY).await;
-        let Some(control) = control.upgrade() else {
-            return;
-        };
-        let mut listeners = control.listeners();
-        if listeners.unfinished() {
-            control.reconcile(&mut listeners);
-        }
     }
 }

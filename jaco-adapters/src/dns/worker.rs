@@ -19,6 +19,7 @@ use super::forwarder::Forwarder;
 use super::listener::Opened;
 use super::message::{self, Carrier, Handled, Pending, Received};
 use super::{Control, Settings};
+use crate::transport::listeners;
 
 /// What the sockets share.
 pub(super) struct Worker {
@@ -59,7 +60,7 @@ async fn run(
     mut orders: mpsc::UnboundedReceiver<Opened>,
     control: Weak<Control>,
 ) {
-    tokio::task::spawn_local(super::retry(control));
+    tokio::task::spawn_local(listeners::retry(control));
     while let Some(opened) = orders.recv().await {
         opened.serve(&worker);
     }

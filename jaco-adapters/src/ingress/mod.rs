@@ -26,9 +26,8 @@ mod worker;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jaco_core::manifest::spec::Protocol;
@@ -36,13 +35,10 @@ use jaco_core::node::ingress::RouteTable;
 use jaco_core::ports::ingress_proxy::IngressProxy;
 use tokio::sync::{mpsc, watch};
 
-use crate::transport::listeners::{Listeners, Listening};
+use crate::transport::listeners::{self, Listeners, Listening, Serving};
 pub use limits::Limits;
 use listener::{Opened, Purpose};
 use live::Live;
-
-/// How often a listener that could not be opened is tried again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// The ingress of one node, on hyper. Dropping it closes every listener and connection.
 pub struct HyperIngress {
@@ -92,7 +88,7 @@ impl HyperIngress {
             workers: Mutex::new(orders),
             listeners: Mutex::default(),
         });
-        tokio::spawn(retry(Arc::downgrade(&control)));
+        tokio::spawn(listeners::retry(Arc::downgrade(&control)));
         Self { control, threads }
     }
 
@@ -108,11 +104,7 @@ impl IngressProxy for HyperIngress {
     }
 
     fn failed_listeners(&self) -> Vec<(String, String)> {
-        let listeners = self.control.listeners();
-        let failed = listeners.failed();
-        failed
-            .map(|(purpose, why)| (self.control.address(purpose).to_string(), why.to_owned()))
-            .collect()
+        self.control.failed()
     }
 }
 
@@ -125,17 +117,32 @@ impl Drop for HyperIngress {
     }
 }
 
+impl Serving for Control {
+    type Key = Purpose;
+
+    fn shared(&self) -> &Mutex<Listeners<Purpose>> {
+        &self.listeners
+    }
+
+    fn reconcile(&self, listeners: &mut Listeners<Purpose>) {
+        let wanted = wanted(&self.table.load().routes);
+        listeners.reconcile(&wanted, |purpose| self.open(purpose));
+    }
+
+    fn address(&self, purpose: Purpose) -> SocketAddr {
+        match purpose {
+            Purpose::Http => self.http,
+            Purpose::Tcp(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+        }
+    }
+}
+
 impl Control {
     fn publish(&self, table: Arc<RouteTable>) {
         let mut listeners = self.listeners();
         let live = Live::new(table, &self.table.load());
         self.table.store(Arc::new(live));
         self.reconcile(&mut listeners);
-    }
-
-    fn reconcile(&self, listeners: &mut Listeners<Purpose>) {
-        let wanted = wanted(&self.table.load().routes);
-        listeners.reconcile(&wanted, |purpose| self.open(purpose));
     }
 
     fn open(&self, purpose: Purpose) -> std::io::Result<Listening> {
@@ -158,19 +165,6 @@ impl Control {
         Ok(Listening { address, open })
     }
 
-    fn address(&self, purpose: Purpose) -> SocketAddr {
-        match purpose {
-            Purpose::Http => self.http,
-            Purpose::Tcp(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-        }
-    }
-
-    fn listeners(&self) -> MutexGuard<'_, Listeners<Purpose>> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn workers(&self) -> MutexGuard<'_, Vec<mpsc::UnboundedSender<Opened>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,19 +181,4 @@ fn wanted(table: &RouteTable) -> BTreeSet<Purpose> {
         wanted.insert(Purpose::Http);
     }
     wanted
-}
-
-/// Tries again for as long as the ingress exists what did not succeed: whoever held an address
-/// may have gone, and the table that wants it does not change for that.
-async fn retry(control: Weak<Control>) {
-    loop {
-        tokio::time::sleep(RETRY).await;
-        let Some(control) = control.upgrade() else {
-            return;
-        };
-        let mut listeners = control.listeners();
-        if listeners.unfinished() {
-            control.reconcile(&mut listeners);
-        }
-    }
 }

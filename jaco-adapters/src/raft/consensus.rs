@@ -19,7 +19,8 @@ use super::network::Peers;
 use super::types::alias::Raft;
 use super::types::{Peer, Record, Types};
 
-/// A leader that no majority has answered for so long has lost it.
+/// A leader that no majority has answered for so long has lost it; one that a follower has not
+/// heard for so long leads it no more.
 const LEASE: Duration = Duration::from_millis(1_000);
 
 /// A member without a leader for so long takes it that there is no majority.
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) peers: Peers,
     pub(super) state: watch::Receiver<Arc<ClusterState>>,
+    /// When this member led, or heard the one that leads.
     pub(super) leader_seen: std::sync::Mutex<std::time::Instant>,
     /// The term that was last looked at, and since when.
     pub(super) term_began: std::sync::Mutex<(u64, std::time::Instant)>,
@@ -128,23 +130,58 @@ impl Shared {
         }
     }
 
-    fn leader(&self) -> Result<(MemberId, Peer), ConsensusError> {
-        let metrics = self.metrics();
-        let mut seen = self
+    /// Notes that this member leads, or that the leader was heard just now.
+    pub(super) fn note_leader(&self) {
+        *self
             .leader_seen
             .lock()
-            .expect("no holder of this lock panics");
-        let leader = metrics.current_leader.and_then(|id| {
+            .expect("no holder of this lock panics") = std::time::Instant::now();
+    }
+
+    fn leader_silent_for(&self) -> Duration {
+        let seen = self.leader_seen.lock();
+        seen.expect("no holder of this lock panics").elapsed()
+    }
+
+    /// Who leads. The library goes on naming a leader that a follower is cut off from.
+    fn current_leader(&self, metrics: &RaftMetrics<Types>) -> Option<MemberId> {
+        let heard = |leader: &MemberId| *leader == self.me || self.leader_silent_for() <= LEASE;
+        metrics.current_leader.filter(heard)
+    }
+
+    fn leader(&self) -> Result<(MemberId, Peer), ConsensusError> {
+        let metrics = self.metrics();
+        let leader = self.current_leader(&metrics).and_then(|id| {
             let node = metrics.membership_config.membership().get_node(&id)?;
             Some((id, node.clone()))
         });
         match leader {
             Some(leader) => {
-                *seen = std::time::Instant::now();
+                if leader.0 == self.me {
+                    self.note_leader();
+                }
                 Ok(leader)
             }
-            None if seen.elapsed() > LEADERLESS => Err(ConsensusError::QuorumLost),
+            None if self.leader_silent_for() > LEADERLESS => Err(ConsensusError::QuorumLost),
             None => Err(ConsensusError::NoLeader),
+        }
+    }
+
+    /// Waits for what a leader is asked for as long as it leads.
+    async fn led<T>(
+        &self,
+        by: MemberId,
+        asked: impl Future<Output = T>,
+    ) -> Result<T, ConsensusError> {
+        let mut asked = std::pin::pin!(asked);
+        loop {
+            match tokio::time::timeout(Duration::from_millis(100), &mut asked).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.current_leader(&self.metrics()) != Some(by) => {
+                    return Err(ConsensusError::NoLeader);
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -163,27 +200,30 @@ impl Shared {
 
     async fn forward_write(
         &self,
-        leader: &Peer,
+        (leader, peer): &(MemberId, Peer),
         identity: &Identity,
         command: &Command,
     ) -> Result<Applied, ConsensusError> {
         let frame = super::network::encode(&(identity, command)).map_err(failed)?;
-        let mut client = self.peers.client(&leader.address).map_err(failed)?;
-        let answer = client
-            .propose(frame)
-            .await
+        let mut client = self.peers.client(&peer.address).map_err(failed)?;
+        let answer = self
+            .led(*leader, client.propose(frame))
+            .await?
             .map_err(|_| ConsensusError::NoLeader)?;
         let answer: Result<Applied, Refusal> =
             super::network::decode(&answer.into_inner()).map_err(failed)?;
         Ok(answer?)
     }
 
-    async fn forward_read_index(&self, leader: &Peer) -> Result<u64, ConsensusError> {
-        let mut client = self.peers.client(&leader.address).map_err(failed)?;
+    async fn forward_read_index(
+        &self,
+        (leader, peer): &(MemberId, Peer),
+    ) -> Result<u64, ConsensusError> {
+        let mut client = self.peers.client(&peer.address).map_err(failed)?;
         let frame = super::network::encode(&()).map_err(failed)?;
-        let answer = client
-            .read_index(frame)
-            .await
+        let answer = self
+            .led(*leader, client.read_index(frame))
+            .await?
             .map_err(|_| ConsensusError::NoLeader)?;
         let answer: Result<u64, Refusal> =
             super::network::decode(&answer.into_inner()).map_err(failed)?;
@@ -228,19 +268,19 @@ impl Consensus for RaftConsensus {
         identity: &Identity,
         command: Command,
     ) -> Result<Applied, ConsensusError> {
-        let (leader, peer) = self.shared.leader()?;
-        if leader == self.shared.me {
+        let leader = self.shared.leader()?;
+        if leader.0 == self.shared.me {
             return Ok(self.shared.lead_write(identity, command).await?);
         }
-        self.shared.forward_write(&peer, identity, &command).await
+        self.shared.forward_write(&leader, identity, &command).await
     }
 
     async fn catch_up(&self) -> Result<(), ConsensusError> {
-        let (leader, peer) = self.shared.leader()?;
-        let index = if leader == self.shared.me {
+        let leader = self.shared.leader()?;
+        let index = if leader.0 == self.shared.me {
             self.shared.read_index().await?
         } else {
-            self.shared.forward_read_index(&peer).await?
+            self.shared.forward_read_index(&leader).await?
         };
         self.shared.applied_to(index).await;
         Ok(())
@@ -259,7 +299,7 @@ impl Consensus for RaftConsensus {
         let membership = &metrics.membership_config;
         ConsensusStatus {
             me: self.shared.me,
-            leader: metrics.current_leader,
+            leader: self.shared.current_leader(&metrics),
             term: metrics.current_term,
             applied: metrics.last_applied.map_or(0, |id| id.index()),
             voters: membership.voter_ids().collect(),

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use openraft::raft::AppendEntriesResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::consensus::Shared;
+use super::state_machine::read_state;
 use super::types::alias::{Snapshot, SnapshotMeta, Vote};
 use crate::transport::MAX_MESSAGE;
 use crate::transport::proto::internal::raft_server::{Raft as Service, RaftServer};
 use crate::transport::proto::internal::{Chunk, Frame};
+
+/// Bytes of the largest snapshot that is taken from another member.
+const MAX_SNAPSHOT: usize = 1 << 30;
 
 /// The service for the raft listener.
 pub(super) fn service(shared: Arc<Shared>) -> RaftServer<Handler> {
@@ -44,7 +49,13 @@ fn failed<E: std::fmt::Display>(error: E) -> Status {
 impl Service for Handler {
     async fn append(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let rpc = decode(request)?;
-        encode(&self.shared.raft.append_entries(rpc).await.map_err(failed)?)
+        let answer = self.shared.raft.append_entries(rpc).await;
+        let answer = answer.map_err(failed)?;
+        // One with an older vote does not lead any more.
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.shared.note_leader();
+        }
+        encode(&answer)
     }
 
     async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
@@ -81,7 +92,18 @@ impl Service for Handler {
         let mut data = first.data;
         while let Some(chunk) = chunks.next().await {
             data.extend(chunk?.data);
+            if data.len() > MAX_SNAPSHOT {
+                return Err(Status::resource_exhausted("the snapshot is too large"));
+            }
         }
+        // A state machine that cannot take a snapshot ends the member, so look at it before.
+        let (data, read) = tokio::task::spawn_blocking(move || {
+            let read = read_state(&data).map(drop);
+            (data, read)
+        })
+        .await
+        .map_err(failed)?;
+        read.map_err(|error| Status::invalid_argument(format!("malformed snapshot: {error}")))?;
         let snapshot = Snapshot {
             meta,
             snapshot: data,

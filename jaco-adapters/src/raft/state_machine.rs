@@ -75,15 +75,7 @@ impl StateMachine {
     }
 
     fn adopt(&mut self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
-        let state: ClusterState = serde_json::from_slice(data).map_err(io::Error::other)?;
-        if state.format != STATE_FORMAT {
-            let message = format!(
-                "the state has format {}, this version knows {STATE_FORMAT}",
-                state.format
-            );
-            return Err(io::Error::other(message));
-        }
-        self.state = Arc::new(state);
+        self.state = Arc::new(read_state(data)?);
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
@@ -93,6 +85,19 @@ impl StateMachine {
     fn publish(&self) {
         self.published.send_replace(Arc::clone(&self.state));
     }
+}
+
+/// Reads what a snapshot holds.
+pub(super) fn read_state(data: &[u8]) -> io::Result<ClusterState> {
+    let state: ClusterState = serde_json::from_slice(data).map_err(io::Error::other)?;
+    if state.format != STATE_FORMAT {
+        let message = format!(
+            "the state has format {}, this version knows {STATE_FORMAT}",
+            state.format
+        );
+        return Err(io::Error::other(message));
+    }
+    Ok(state)
 }
 
 impl RaftStateMachine<Types> for StateMachine {

@@ -78,6 +78,9 @@ pub(super) enum Command {
     /// Show stored things in detail
     #[command(subcommand)]
     Get(GetCommand),
+    /// Try the network between the nodes
+    #[command(subcommand)]
+    Net(NetCommand),
     /// Show what the containers of a service wrote
     Logs(Logs),
     /// Stop and forget a deployment
@@ -187,6 +190,12 @@ pub(super) enum NodeCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetCommand {
+    /// Have every node try the mesh, names and isolation; fails when something does not work
+    Check,
 }
 
 #[derive(Debug, Args)]

@@ -67,6 +67,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Validate(args) => commands::validate::run(context, &args),
         Command::Status(args) => commands::status::run(context, &args).await,
         Command::Get(command) => commands::get::run(context, command).await,
+        Command::Net(command) => commands::net::run(context, command).await,
         Command::Logs(args) => commands::logs::run(context, &args).await,
         Command::Delete { deployment } => commands::revisions::delete(context, deployment).await,
         Command::Rollback { deployment, to } => {

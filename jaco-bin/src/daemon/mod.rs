@@ -1,5 +1,6 @@
 //! The daemon: configuration, wiring, life cycle, and the drivers that connect core and ports.
 
+mod checks;
 pub mod config;
 mod drive;
 mod identity;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use futures::future::join_all;
 use jaco_core::cluster::apply::check_join;
 use jaco_core::cluster::attempts::Attempts;
 use jaco_core::cluster::command::{ClusterInit, NewNode};
@@ -15,14 +16,16 @@ use jaco_core::error::{Error, ErrorCode};
 use jaco_core::id::{ClusterId, Identity as Who, NodeName, ReplicaId};
 use jaco_core::manifest::hash::{hex, sha256_hex, unhex};
 use jaco_core::manifest::{Bundle, parse};
+use jaco_core::node::checks;
 use jaco_core::ports::consensus::ConsensusStatus;
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::control_plane::{
     Admission, AdmissionRequest, Caller, Formed, Invitation, Invited, JoinRequest,
 };
-use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError};
+use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError, SelfCheck};
 use jaco_core::view;
 use jaco_core::view::changes::Applied;
+use jaco_core::view::check::NetworkCheck;
 
 use super::config::Config;
 use super::drive::Member;
@@ -49,6 +52,7 @@ pub(super) struct Membership {
     identity: Identity,
     opened: Opened,
     member: Arc<Member>,
+    checks: Arc<dyn SelfCheck>,
 }
 
 impl Plane {
@@ -86,11 +90,14 @@ impl Plane {
     pub(super) async fn activate(&self, identity: Identity, opened: Opened) -> anyhow::Result<()> {
         let member = wiring::member(&self.config, &identity, &opened)?;
         let plane = self.this.upgrade().context("the daemon is stopping")?;
-        wiring::serve_remote(&self.config, &opened, &member, plane).await?;
+        let checks = wiring::checks(&member);
+        let served = Arc::clone(&checks);
+        wiring::serve_remote(&self.config, &opened, &member, served, plane).await?;
         let membership = Arc::new(Membership {
             identity,
             opened,
             member: Arc::clone(&member),
+            checks,
         });
         *self
             .membership
@@ -429,6 +436,20 @@ impl ControlPlane for Plane {
         let node = state.node(home).map_err(unreachable)?;
         let peers = membership.opened.consensus.peers();
         wiring::remote_logs(&peers, &node.cluster_address, replica, options).await
+    }
+
+    async fn check_network(&self) -> Result<NetworkCheck, Error> {
+        let membership = self.joined()?;
+        let state = membership.opened.consensus.snapshot();
+        let (me, peers) = (self.node(), membership.opened.consensus.peers());
+        let asked = state.nodes.values().map(|node| async {
+            if node.name == me {
+                return membership.checks.check().await;
+            }
+            let rows = wiring::remote_check(&peers, &node.cluster_address).await;
+            rows.unwrap_or_else(|reason| vec![checks::silent(&node.name, &reason)])
+        });
+        Ok(NetworkCheck::of(join_all(asked).await.concat()))
     }
 }
 

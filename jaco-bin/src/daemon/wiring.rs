@@ -12,6 +12,7 @@ use jaco_adapters::docker::DockerRuntime;
 use jaco_adapters::ingress::HyperIngress;
 use jaco_adapters::netlink::LinuxNetwork;
 use jaco_adapters::nftables::Nftables;
+use jaco_adapters::probe::HostProbe;
 use jaco_adapters::raft::{self, Peers, RaftConsensus};
 use jaco_adapters::seal::AesSealer;
 use jaco_adapters::transport::{incoming, pki, tls};
@@ -20,11 +21,13 @@ use jaco_core::error::{Error, ErrorCode};
 use jaco_core::id::{ClusterId, NodeName, ReplicaId};
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::control_plane::{Admission, AdmissionRequest};
-use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer};
+use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer, SelfCheck};
+use jaco_core::view::check::CheckRow;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
+use super::checks::MemberChecks;
 use super::config::{Config, Environment};
 use super::drive::{self, Member};
 use super::identity::{self, Identity};
@@ -136,6 +139,7 @@ pub(super) fn member(
         isolated_at: Default::default(),
         dns: Arc::new(responder(config)?),
         bridge_use: Default::default(),
+        hosts: Default::default(),
     }))
 }
 
@@ -195,6 +199,7 @@ pub(super) async fn serve_remote(
     config: &Config,
     opened: &Opened,
     member: &Member,
+    checks: Arc<dyn SelfCheck>,
     plane: Arc<dyn ControlPlane>,
 ) -> anyhow::Result<()> {
     let api = listen(config.listen).await?;
@@ -205,7 +210,7 @@ pub(super) async fn serve_remote(
     tokio::spawn(serve);
     let serve = Server::builder()
         .add_service(opened.consensus.service())
-        .add_service(node::service(Arc::clone(&member.logs)))
+        .add_service(node::service(Arc::clone(&member.logs), checks))
         .serve_with_incoming(incoming::tls(members, Arc::clone(&opened.tls.members)));
     tokio::spawn(serve);
     Ok(())
@@ -228,6 +233,20 @@ pub(super) async fn remote_logs(
         .channel(address)
         .map_err(|error| RuntimeError::Unreachable(error.to_string()))?;
     node::remote_logs(channel, replica, options).await
+}
+
+/// What a member tries when its network is checked.
+pub(super) fn checks(member: &Arc<Member>) -> Arc<dyn SelfCheck> {
+    Arc::new(MemberChecks {
+        member: Arc::clone(member),
+        probe: Arc::new(HostProbe),
+    })
+}
+
+/// Has another member try its network; fails with the reason for its silence.
+pub(super) async fn remote_check(peers: &Peers, address: &str) -> Result<Vec<CheckRow>, String> {
+    let channel = peers.channel(address).map_err(|error| error.to_string())?;
+    node::remote_check(channel).await
 }
 
 /// A new CA: its certificate and key.

@@ -35,6 +35,20 @@ pub fn voters(bed: &Bed) -> Option<usize> {
     counts.max()
 }
 
+/// The present leader's host number, by the word of some node that answers.
+pub fn leader(bed: &Bed) -> Option<usize> {
+    let statuses = bed
+        .hosts()
+        .iter()
+        .filter_map(|host| cluster_status(host).ok());
+    let mut names = statuses.filter_map(|status| status["leader"].as_str().map(str::to_owned));
+    let name = names.next()?;
+    bed.hosts()
+        .iter()
+        .find(|host| host.name() == name)
+        .map(|host| host.index())
+}
+
 /// Container ids by name, of the cluster's containers on a host.
 pub fn containers(host: &Host) -> BTreeMap<String, String> {
     let format = "{{.Names}} {{.ID}}";

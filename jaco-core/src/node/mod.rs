@@ -6,6 +6,7 @@
 pub mod advertise;
 pub mod balance;
 pub mod bridges;
+pub mod checks;
 pub mod containers;
 pub mod dns;
 pub mod firewall;

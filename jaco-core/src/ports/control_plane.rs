@@ -14,6 +14,7 @@ use crate::id::{Identity, NodeName, ReplicaId};
 use crate::manifest::Bundle;
 use crate::time::Timestamp;
 use crate::view::changes::Applied;
+use crate::view::check::NetworkCheck;
 
 /// A daemon as the API sees it. Every method that can fail, but [`ControlPlane::form`] and
 /// [`ControlPlane::join`], answers `cluster_uninitialized` before the daemon is a member.
@@ -60,6 +61,9 @@ pub trait ControlPlane: Send + Sync + 'static {
         replica: &ReplicaId,
         options: &LogOptions,
     ) -> Result<Box<dyn LogLines>, RuntimeError>;
+
+    /// Has every node try its network. A node that cannot be asked has a row that failed.
+    async fn check_network(&self) -> Result<NetworkCheck, Error>;
 }
 
 /// Who calls.

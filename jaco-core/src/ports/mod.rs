@@ -15,8 +15,10 @@ pub mod host_network;
 pub mod ids;
 pub mod ingress_proxy;
 pub mod mesh;
+pub mod probe;
 pub mod project_files;
 pub mod sealer;
+pub mod self_check;
 
 pub use bridge_networks::BridgeNetworks;
 pub use clock::Clock;
@@ -30,5 +32,7 @@ pub use host_network::{HostError, HostNetwork};
 pub use ids::Ids;
 pub use ingress_proxy::IngressProxy;
 pub use mesh::Mesh;
+pub use probe::Probe;
 pub use project_files::{FileError, ListedFile, ProjectFiles};
 pub use sealer::{SealError, Sealer};
+pub use self_check::SelfCheck;

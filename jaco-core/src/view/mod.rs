@@ -4,6 +4,7 @@
 //! compatible, renaming one is not (`jaco-core/tests/view_shapes.rs`).
 
 pub mod changes;
+pub mod check;
 pub mod cluster;
 pub mod deployment;
 pub mod network;

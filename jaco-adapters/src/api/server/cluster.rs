@@ -170,4 +170,13 @@ impl Cluster for Api {
         self.plane.write(&caller, command).await.map_err(refuse)?;
         document(&json!({"hostname": node, "removed": true})).map(Response::new)
     }
+
+    async fn check_network(
+        &self,
+        request: Request<proto::Empty>,
+    ) -> Result<Response<proto::Document>, Status> {
+        self.caller(&request).await?;
+        let checked = self.plane.check_network().await.map_err(refuse)?;
+        document(&checked).map(Response::new)
+    }
 }

@@ -6,6 +6,7 @@ pub(super) mod audit;
 pub(super) mod cluster;
 pub(super) mod get;
 pub(super) mod logs;
+pub(super) mod net;
 pub(super) mod node;
 pub(super) mod revisions;
 pub(super) mod status;

@@ -8,7 +8,6 @@ use jaco_core::cluster::node::Isolation;
 use jaco_core::node::firewall::{self, Ruleset, Step};
 use jaco_core::ports::HostError;
 
-use super::hosts::Hosts;
 use super::{Member, SAFETY_TICK};
 
 /// After a step that failed.
@@ -19,13 +18,12 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     member.recovered().await;
-    let mut hosts = Hosts::default();
     let mut verified: Option<Ruleset> = None;
     let mut look = true;
     loop {
         let state = member.state();
-        hosts.refresh(&state).await;
-        let Some(wanted) = firewall::desired(&state, |host| hosts.get(host)) else {
+        let hosts = member.hosts.addresses(&state).await;
+        let Some(wanted) = firewall::desired(&state, |host| hosts.get(host).copied()) else {
             member.woken(state.index, SAFETY_TICK).await;
             continue;
         };
@@ -50,7 +48,7 @@ pub(crate) async fn run(member: Arc<Member>) {
                 true
             }
             () = tokio::time::sleep(limit) => {
-                hosts.forget();
+                member.hosts.forget();
                 true
             }
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use jaco_core::cluster::ClusterState;
@@ -9,32 +10,34 @@ use jaco_core::cluster::ClusterState;
 /// A name that does not resolve in this time is unknown until it is asked for again.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Looked up once, until forgotten.
+/// Looked up once, until forgotten; shared by the drivers that need them.
 #[derive(Default)]
-pub(super) struct Hosts(BTreeMap<String, IpAddr>);
+pub(in crate::daemon) struct Hosts(Mutex<BTreeMap<String, IpAddr>>);
 
 impl Hosts {
-    /// Looks up the hosts that were not looked up yet.
-    pub(super) async fn refresh(&mut self, state: &ClusterState) {
+    /// The addresses of the members' hosts, by host. Looks up those that were not looked up yet.
+    pub(super) async fn addresses(&self, state: &ClusterState) -> BTreeMap<String, IpAddr> {
+        let mut addresses = self.known().clone();
         for node in state.nodes.values() {
             let host = node.host().trim_matches(['[', ']']);
-            if self.0.contains_key(host) {
+            if addresses.contains_key(host) {
                 continue;
             }
             if let Some(address) = look_up(host).await {
-                self.0.insert(host.to_owned(), address);
+                addresses.insert(host.to_owned(), address);
+                self.known().insert(host.to_owned(), address);
             }
         }
-    }
-
-    /// The address of a host, if it is known.
-    pub(super) fn get(&self, host: &str) -> Option<IpAddr> {
-        self.0.get(host).copied()
+        addresses
     }
 
     /// Asks anew next time.
-    pub(super) fn forget(&mut self) {
-        self.0.clear();
+    pub(super) fn forget(&self) {
+        self.known().clear();
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, IpAddr>> {
+        self.0.lock().expect("no holder of this lock panics")
     }
 }
 

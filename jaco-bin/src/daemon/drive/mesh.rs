@@ -6,7 +6,6 @@ use std::time::Duration;
 use jaco_core::node::mesh::{self, Mesh, PeerAction, RouteAction};
 use jaco_core::ports::HostError;
 
-use super::hosts::Hosts;
 use super::{Member, SAFETY_TICK};
 
 /// After a step that failed.
@@ -15,13 +14,12 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     member.recovered().await;
-    let mut hosts = Hosts::default();
     let mut settled = None;
     let mut complaint = None;
     loop {
         let state = member.state();
-        hosts.refresh(&state).await;
-        let wanted = mesh::desired(&state, &member.name, |host| hosts.get(host));
+        let hosts = member.hosts.addresses(&state).await;
+        let wanted = mesh::desired(&state, &member.name, |host| hosts.get(host).copied());
         let mut limit = SAFETY_TICK;
         if let Some(wanted) = wanted.filter(|wanted| settled.as_ref() != Some(wanted)) {
             match reconcile(&member, &wanted).await {
@@ -44,7 +42,7 @@ pub(crate) async fn run(member: Arc<Member>) {
         {
             // The safety tick looks at everything, and asks anew for hosts that are names.
             settled = None;
-            hosts.forget();
+            member.hosts.forget();
         }
     }
 }

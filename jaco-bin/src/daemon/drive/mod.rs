@@ -50,6 +50,7 @@ pub(super) struct Member {
     /// The newest index whose isolation was verified; none while there is no isolation.
     pub(super) isolated_at: watch::Sender<Option<u64>>,
     pub(super) dns: Arc<dyn DnsResponder>,
+    pub(super) hosts: hosts::Hosts,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.
     pub(super) bridge_use: RwLock<()>,
@@ -122,7 +123,7 @@ impl Member {
 
     /// Waits until the packet filter keeps apart what the state names now. No container starts
     /// before that.
-    async fn isolated(&self) -> Result<(), RuntimeError> {
+    pub(super) async fn isolated(&self) -> Result<(), RuntimeError> {
         let index = self.state().index;
         let mut verified = self.isolated_at.subscribe();
         let there = verified.wait_for(|at| at.is_some_and(|at| at >= index));

@@ -1,0 +1,84 @@
+//! Pools of addresses that run dry on a real node (spec 07, Addresses).
+#![allow(clippy::unwrap_used)] // a test that fails says where
+
+mod support;
+
+use std::time::Duration;
+
+use jaco_testkit::bed::{Bed, poll_until};
+use jaco_testkit::project::Project;
+use serde_json::Value;
+
+use support::{apply, bed, refusal};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn one_host(name: &str) -> (Bed, Project) {
+    let bed = bed(name, 1);
+    bed.form_cluster().unwrap();
+    (bed, Project::new(name).unwrap())
+}
+
+/// Writes a deployment of one service.
+fn write(bed: &Bed, project: &Project, name: &str, replicas: usize, more: &str) {
+    let image = bed.image("sleep:1");
+    let jaco = format!("deployment: {name}\nservices:\n  - {{name: idle, replicas: {replicas}}}\n");
+    project
+        .write("jaco.yaml", &jaco)
+        .unwrap()
+        .write(
+            "compose.yaml",
+            &format!("services:\n  idle: {{image: '{image}'{more}}}\n"),
+        )
+        .unwrap();
+}
+
+fn verified(bed: &Bed) -> bool {
+    let list = bed.host(1).jaco_json(&["node", "list"]).unwrap_or_default();
+    list["nodes"][0]["isolation"] == "verified"
+}
+
+#[test]
+fn regression_subnet_pool_exhausted_by_a_257th_network_on_a_bed() {
+    let (bed, project) = one_host("pool");
+    let host = bed.host(1);
+    let manifest = project.path("jaco.yaml");
+    let words = ["apply", &manifest, "--no-wait"];
+    for number in 0..256 {
+        write(&bed, &project, &format!("d{number}"), 0, "");
+        host.jaco_text(&words).unwrap();
+    }
+    write(&bed, &project, "late", 1, "");
+    let error: Value = refusal(host, &words);
+    assert_eq!(error["code"], "subnet_pool_exhausted", "{error}");
+    assert_eq!(error["details"]["allocated"], "256", "{error}");
+
+    host.jaco_text(&["delete", "d7"]).unwrap();
+    poll_until(SOON, "the network of what was deleted is free", || {
+        host.jaco_json(&words).is_ok()
+    })
+    .unwrap();
+    // A container runs behind a packet filter of 256 networks.
+    apply(host, &project);
+    assert!(verified(&bed));
+    assert_eq!(host.jaco(&["net", "check"]).unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_254th_replica_is_refused_by_name_on_a_bed() {
+    let (bed, project) = one_host("full");
+    let host = bed.host(1);
+    let manifest = project.path("jaco.yaml");
+    let words = ["apply", &manifest, "--no-wait"];
+    // No node fits, so that nothing runs: the rule is about what is asked for.
+    let nowhere = ", deploy: {placement: {constraints: ['node.labels.place == nowhere']}}";
+    write(&bed, &project, "full", 254, nowhere);
+    let error = refusal(host, &words);
+    assert_eq!(error["code"], "subnet_pool_exhausted", "{error}");
+    write(&bed, &project, "full", 253, nowhere);
+    assert_eq!(host.jaco_json(&words).unwrap()["changed"], true);
+    let error = refusal(host, &["scale", "full/idle=254"]);
+    assert_eq!(error["code"], "subnet_pool_exhausted", "{error}");
+    let status = host.jaco_json(&["status", "full"]).unwrap();
+    assert_eq!(status["deployments"][0]["applied_revision"], 1, "{status}");
+}
