@@ -234,7 +234,9 @@ proptest! {
         for act in &acts {
             perform(&mut cluster, act);
             let mut tried = cluster.clone();
-            let ended = |step: &Step| matches!(step, Step::RollBack { .. } | Step::EndRollout { .. });
+            let ended = |step: &Step| {
+                matches!(step, Step::RollBack { .. } | Step::EndRollout { .. })
+            };
             let steps = plan(&tried.state, tried.now);
             tried.schedule();
             if steps.iter().any(ended) {

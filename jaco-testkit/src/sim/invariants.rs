@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jaco_core::cluster::ClusterState;
-use jaco_core::cluster::deployment::{Deployment, Phase, ReplicaState};
+use jaco_core::cluster::deployment::{Deployment, Phase, Replica, ReplicaState};
 use jaco_core::id::{NodeName, ServiceName};
 use jaco_core::manifest::spec::{Placement, ServiceSpec};
 use jaco_core::ports::container_runtime::ContainerStatus;
@@ -141,6 +141,37 @@ impl Witness {
     pub fn committed(&self) -> usize {
         self.committed.len()
     }
+}
+
+/// A step of the scheduler takes no serving replica away below the number wanted but the one that
+/// is being replaced.
+pub(super) fn check_floor(before: &ClusterState, after: &ClusterState) -> Result<(), Broken> {
+    let serves = |r: &Replica| {
+        r.phase == Phase::Active
+            && r.observed.generation == r.generation
+            && r.observed.state == ReplicaState::Running
+    };
+    for (name, was) in &before.deployments {
+        let Some(now) = after.deployments.get(name).filter(|d| !d.deleting) else {
+            continue;
+        };
+        for (service, spec) in &now.spec().services {
+            let taken = was.replicas.values().filter(|r| r.service == *service);
+            let taken = taken.filter(|r| {
+                let left = now.replicas.get(&r.id);
+                serves(r) && left.is_some_and(|left| left.phase != Phase::Active)
+            });
+            let serving = now.replicas.values().filter(|r| r.service == *service);
+            let serving = serving.filter(|r| serves(r)).count();
+            let parallelism = spec.update.parallelism as usize;
+            let floor = (spec.replicas as usize).saturating_sub(parallelism);
+            hold!(
+                spec.placement == Placement::Global || taken.count() == 0 || serving >= floor,
+                "{name}/{service} falls to {serving} of {floor}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What is still missing from what was declared; empty when the cluster has converged.

@@ -130,7 +130,7 @@ impl Simulation {
         self.deliver();
         self.elect();
         for id in 0..self.nodes.len() {
-            let news = self.nodes[id].apply_committed();
+            let news = self.nodes[id].apply_committed()?;
             // Drivers wake on news, else now and then.
             let wakes = news || self.step % 3 == id as u64 % 3;
             if wakes {

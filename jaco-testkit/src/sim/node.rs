@@ -7,6 +7,7 @@ use jaco_core::node::report::{self, Local};
 use jaco_core::scheduler::barrier;
 
 use super::engine::{Engine, Moment};
+use super::invariants::{self, Broken};
 use super::raft::Raft;
 
 /// Reports wait this long for their effect before they are made again.
@@ -44,15 +45,23 @@ impl SimNode {
     }
 
     /// Applies what is committed. True when there was anything.
-    pub fn apply_committed(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// With the floor that a step of the scheduler went below.
+    pub fn apply_committed(&mut self) -> Result<bool, Broken> {
         let applied = usize::try_from(self.state.index).unwrap_or(usize::MAX);
         for i in applied..self.raft.commit {
             let proposal = Proposal::clone(&self.raft.log[i].proposal);
             let index = i as u64 + 1;
+            let before =
+                matches!(proposal.command, Command::Schedule(_)).then(|| self.state.clone());
             // A refusal is an answer to the client; the state is what counts here.
             let _ = apply(&mut self.state, &Entry { index, proposal });
+            if let Some(before) = before {
+                invariants::check_floor(&before, &self.state)?;
+            }
         }
-        applied < self.raft.commit
+        Ok(applied < self.raft.commit)
     }
 
     /// One look of the runtime driver: start, remove, report.
