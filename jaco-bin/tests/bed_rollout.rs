@@ -13,6 +13,9 @@ use jaco_testkit::project::Project;
 
 use support::{apply, bed, containers, deploy_web, replicas, voters};
 
+/// Container ids by name.
+type Names = std::collections::BTreeMap<String, String>;
+
 const SOON: Duration = Duration::from_secs(60);
 
 /// Visitors on every host, and what went wrong for them.
@@ -113,6 +116,16 @@ fn no_request_is_lost_to_an_update_a_scale_or_a_drain() {
             host.jaco_text(&["scale", "web/web=2"]).unwrap();
             settles(host, 2);
         });
+        let before: Vec<_> = bed.hosts().iter().map(containers).collect();
+        host.jaco_text(&["restart", "web/web"]).unwrap();
+        poll_until(SOON, "the restart", || {
+            let kept = |(host, before): (&Host, &Names)| {
+                containers(host).keys().any(|name| before.contains_key(name))
+            };
+            !bed.hosts().iter().zip(&before).any(kept)
+        })
+        .unwrap();
+        settles(host, 2);
         let drained = &bed.hosts()[1];
         host.jaco_text(&["node", "drain", &drained.name()]).unwrap();
         settles(host, 2);

@@ -126,6 +126,25 @@ proptest! {
 }
 
 #[test]
+fn a_restart_replaces_every_replica_once_and_changes_nothing_else() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(3, "a"));
+    cluster.settle();
+    cluster.now.0 += 1;
+    let service = Some("web".into());
+    let deployment = DeploymentName::new("d");
+    cluster.must(Command::Restart {
+        deployment,
+        service,
+    });
+    cluster.settle();
+    assert_eq!(status(&cluster), RolloutStatus::Completed);
+    let numbers: Vec<u64> = all(&cluster).iter().map(|r| r.number).collect();
+    assert_eq!(numbers, [4, 5, 6]);
+    assert_eq!(of(&cluster).current, 2);
+}
+
+#[test]
 fn a_rollout_goes_on_past_failures_when_told_to() {
     let mut cluster = Cluster::of(2);
     web(&mut cluster, service(2, "a"));

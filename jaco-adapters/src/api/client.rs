@@ -198,6 +198,7 @@ calls! {
     rollback = DeployClient::rollback(RollbackRequest);
     /// Changes a replica count.
     scale = DeployClient::scale(ScaleRequest);
+    restart = DeployClient::restart(RestartRequest);
     /// Deployments, replicas, routes.
     status = DeployClient::status(StatusRequest);
     /// One kind of thing, or one thing in full.

@@ -107,6 +107,11 @@ pub(super) enum Command {
         #[arg(value_parser = scaling)]
         target: Scaling,
     },
+    /// Replace running replicas one after the other, unchanged
+    Restart {
+        /// <deployment> or <deployment>/<service>
+        target: String,
+    },
     /// Issue, revoke and list operator tokens
     #[command(subcommand)]
     Token(TokenCommand),

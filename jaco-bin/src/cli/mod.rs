@@ -75,6 +75,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::History { deployment } => commands::revisions::history(context, deployment).await,
         Command::Scale { target } => commands::revisions::scale(context, target).await,
+        Command::Restart { target } => commands::revisions::restart(context, &target).await,
         Command::Token(command) => commands::token::run(context, command).await,
         Command::Audit(args) => commands::audit::run(context, &args).await,
         Command::Explain { code } => commands::about::explain(context, &code),

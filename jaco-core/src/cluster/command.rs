@@ -113,6 +113,12 @@ pub enum Command {
         service: ServiceName,
         replicas: u32,
     },
+    /// Replaces the replicas of one service, or of all, one after the other.
+    #[allow(missing_docs)]
+    Restart {
+        deployment: DeploymentName,
+        service: Option<ServiceName>,
+    },
     /// What the scheduler decided, in one entry.
     Schedule(Vec<Step>),
     /// A node serves the routes and names of the state at `index`.

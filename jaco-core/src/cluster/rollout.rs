@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::deployment::{Cause, Deployment, Phase};
+use super::deployment::{Cause, Deployment, Phase, Replica};
 use crate::id::ServiceName;
 use crate::manifest::spec::{DeploymentSpec, ServiceKind};
 use crate::time::Timestamp;
@@ -17,6 +17,8 @@ pub struct Rollout {
     pub status: RolloutStatus,
     /// When it began. Replicas that were placed since belong to it.
     pub started_at: Timestamp,
+    /// True when it replaces what was placed before it began, changed or not.
+    pub restarts: bool,
     /// True when it takes back one that failed; it is not taken back itself.
     pub is_rollback: bool,
     /// Why it is paused, or why the one before it was taken back.
@@ -41,6 +43,11 @@ impl Rollout {
     pub fn is_moving(&self) -> bool {
         self.status == RolloutStatus::InProgress
     }
+
+    /// True for a replica that is to be replaced although its spec is the present one.
+    pub fn renews(&self, replica: &Replica) -> bool {
+        self.restarts && self.is_moving() && replica.placed_at < self.started_at
+    }
 }
 
 /// Begins a rollout for each service whose running replicas differ from the present revision,
@@ -55,6 +62,7 @@ pub(super) fn begin(deployment: &mut Deployment, before: u64, now: Timestamp) {
         from,
         status: RolloutStatus::InProgress,
         started_at: now,
+        restarts: false,
         is_rollback: false,
         cause: None,
     };
@@ -63,9 +71,26 @@ pub(super) fn begin(deployment: &mut Deployment, before: u64, now: Timestamp) {
         .collect();
 }
 
+/// Begins to replace the replicas of these services, changed or not. The present revision was just
+/// made from the one before it.
+pub(super) fn restart(deployment: &mut Deployment, services: &[ServiceName], now: Timestamp) {
+    let from = deployment.current;
+    for service in services {
+        let rollout = Rollout {
+            from,
+            status: RolloutStatus::InProgress,
+            started_at: now,
+            restarts: true,
+            is_rollback: false,
+            cause: None,
+        };
+        deployment.rollouts.insert(service.clone(), rollout);
+    }
+}
+
 fn is_outdated(deployment: &Deployment, spec: &DeploymentSpec, name: &ServiceName) -> bool {
     let wanted = &spec.services[name];
-    let stale = |replica: &&std::sync::Arc<super::deployment::Replica>| {
+    let stale = |replica: &&std::sync::Arc<Replica>| {
         replica.phase == Phase::Active && replica.spec_hash != wanted.spec_hash
     };
     wanted.kind == ServiceKind::Service && deployment.replicas_of(name).any(|r| stale(&r))

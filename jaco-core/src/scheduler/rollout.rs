@@ -53,6 +53,11 @@ impl<'a> Update<'a> {
         self.rollout.filter(|rollout| rollout.is_moving())
     }
 
+    /// True for a replica that is to make way for another one.
+    pub(super) fn replaces(&self, replica: &Replica) -> bool {
+        replica.spec_hash != self.spec.spec_hash || self.rollout.is_some_and(|r| r.renews(replica))
+    }
+
     /// True while stale replicas are left as they are.
     pub(super) fn is_paused(&self) -> bool {
         let paused = |rollout: &&Rollout| rollout.status == RolloutStatus::Paused;
@@ -171,6 +176,7 @@ impl<'a> Update<'a> {
             let kept = deployment.revisions.contains_key(&rollout.from);
             let back = self.config().failure_action == FailureAction::Rollback
                 && !rollout.is_rollback
+                && !rollout.restarts
                 && kept;
             return Some(match back {
                 true => Step::RollBack {

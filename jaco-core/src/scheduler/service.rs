@@ -72,7 +72,7 @@ impl<'a> ServiceView<'a> {
                 Phase::Active if is_lost(turn.state, &replica.node) => &mut view.lost,
                 Phase::Active if second => &mut view.misplaced,
                 Phase::Active if global && unsuited() => &mut view.misplaced,
-                Phase::Active if replica.spec_hash != spec.spec_hash => &mut view.stale,
+                Phase::Active if view.update.replaces(replica) => &mut view.stale,
                 Phase::Active if unsuited() => &mut view.misplaced,
                 Phase::Active => &mut view.current,
             };

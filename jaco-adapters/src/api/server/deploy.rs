@@ -76,6 +76,20 @@ impl Deploy for Api {
         self.revise(&caller, &deployment, command).await
     }
 
+    async fn restart(
+        &self,
+        request: Request<proto::RestartRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let deployment = DeploymentName::new(request.deployment);
+        let command = Command::Restart {
+            deployment: deployment.clone(),
+            service: given(request.service),
+        };
+        self.revise(&caller, &deployment, command).await
+    }
+
     async fn status(
         &self,
         request: Request<proto::StatusRequest>,

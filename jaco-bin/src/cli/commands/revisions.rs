@@ -1,4 +1,4 @@
-//! `delete`, `rollback`, `history`, `scale`: what is done with revisions besides applying.
+//! `delete`, `rollback`, `history`, `scale`, `restart`: what is done with revisions besides applying.
 
 use jaco_core::view::changes::Applied;
 use jaco_core::view::deployment::History;
@@ -40,6 +40,17 @@ pub(in crate::cli) async fn scale(context: &Context, target: Scaling) -> Result<
         replicas: target.replicas,
     };
     let applied: Applied = patiently(|| client.scale(request.clone())).await?;
+    context.printer.document(&applied, revision)
+}
+
+pub(in crate::cli) async fn restart(context: &Context, target: &str) -> Result<(), Failure> {
+    let client = client(&context.global)?;
+    let (deployment, service) = target.split_once('/').unwrap_or((target, ""));
+    let request = messages::RestartRequest {
+        deployment: deployment.to_owned(),
+        service: service.to_owned(),
+    };
+    let applied: Applied = patiently(|| client.restart(request.clone())).await?;
     context.printer.document(&applied, revision)
 }
 

@@ -15,7 +15,7 @@ use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, Identity, ServiceName};
 use crate::manifest::Bundle;
-use crate::manifest::spec::{DeploymentSpec, Placement};
+use crate::manifest::spec::{DeploymentSpec, Placement, ServiceKind};
 
 mod rules;
 
@@ -114,6 +114,31 @@ pub(super) fn scale(
         &revision.bundle,
         &Arc::new(spec),
     )
+}
+
+pub(super) fn restart(
+    state: &mut ClusterState,
+    identity: &Identity,
+    name: &DeploymentName,
+    service: Option<&ServiceName>,
+) -> Applied {
+    let revision = Arc::clone(live(state, name)?.revision());
+    let spec = &revision.spec;
+    if let Some(service) = service.filter(|service| !spec.services.contains_key(*service)) {
+        return Err(service_not_found(spec, service));
+    }
+    let long_running = spec.services.iter().filter(|(name, spec)| {
+        spec.kind == ServiceKind::Service && service.is_none_or(|one| one == *name)
+    });
+    let services: Vec<ServiceName> = long_running.map(|(name, _)| name.clone()).collect();
+    let cause = service.map_or("restart".to_owned(), |service| format!("restart {service}"));
+    let bundle = &revision.bundle;
+    let applied = revise(state, identity, EventType::Apply, &cause, bundle, spec)?;
+    let now = state.clock;
+    if let Some(deployment) = state.deployments.get_mut(name) {
+        rollout::restart(Arc::make_mut(deployment), &services, now);
+    }
+    Ok(applied)
 }
 
 pub(super) fn delete(

@@ -84,6 +84,10 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             service,
             replicas,
         } => deploy::scale(state, identity, deployment, service, *replicas),
+        Command::Restart {
+            deployment,
+            service,
+        } => deploy::restart(state, identity, deployment, service.as_ref()),
         Command::Schedule(steps) => {
             for step in steps {
                 schedule::step(state, step);
