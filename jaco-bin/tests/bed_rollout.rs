@@ -120,7 +120,9 @@ fn no_request_is_lost_to_an_update_a_scale_or_a_drain() {
         host.jaco_text(&["restart", "web/web"]).unwrap();
         poll_until(SOON, "the restart", || {
             let kept = |(host, before): (&Host, &Names)| {
-                containers(host).keys().any(|name| before.contains_key(name))
+                containers(host)
+                    .keys()
+                    .any(|name| before.contains_key(name))
             };
             !bed.hosts().iter().zip(&before).any(kept)
         })

@@ -145,6 +145,29 @@ fn a_restart_replaces_every_replica_once_and_changes_nothing_else() {
 }
 
 #[test]
+fn a_node_that_joins_gets_its_share_by_one_move_at_a_time() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(6, "a"));
+    cluster.settle();
+    cluster.join("n3");
+    cluster.report("n3", jaco_testkit::builders::capacity());
+    for _ in 0..100 {
+        if !cluster.schedule() {
+            break;
+        }
+        let moving = all(&cluster).iter().filter(|r| r.move_to.is_some()).count();
+        let serving = all(&cluster).iter().filter(|r| r.is_serving()).count();
+        assert!(moving <= 1 && serving >= 6);
+        cluster.obey();
+    }
+    for number in 1..=3 {
+        let node = NodeName::new(format!("n{number}"));
+        let here = all(&cluster).iter().filter(|r| r.node == node).count();
+        assert_eq!(here, 2, "on {node}");
+    }
+}
+
+#[test]
 fn a_rollout_goes_on_past_failures_when_told_to() {
     let mut cluster = Cluster::of(2);
     web(&mut cluster, service(2, "a"));

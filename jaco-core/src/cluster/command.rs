@@ -170,6 +170,13 @@ pub enum Step {
         revision: u64,
         node: NodeName,
     },
+    /// Have another replica on a node take the place of one, to even out the load.
+    #[allow(missing_docs)]
+    Move {
+        deployment: DeploymentName,
+        replica: ReplicaId,
+        to: NodeName,
+    },
     /// Take a replica out of routing, to be stopped afterwards.
     #[allow(missing_docs)]
     Drain {

@@ -84,6 +84,9 @@ pub struct Replica {
     pub reserved: Resources,
     /// Where it is on its way.
     pub phase: Phase,
+    /// Set once another node is to hold a replica in its stead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub move_to: Option<NodeName>,
     /// When it was placed.
     pub placed_at: Timestamp,
     /// Restarts in place.

@@ -5,6 +5,7 @@ pub mod drain;
 pub mod explain;
 pub mod placement;
 pub mod plan;
+mod rebalance;
 pub mod restart;
 mod rollout;
 mod service;

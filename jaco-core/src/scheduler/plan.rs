@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::placement::Cluster;
+use super::rebalance;
 use super::service::{self, ServiceView};
 use super::settled::{self, Nodes};
 use super::{barrier, drain};
@@ -29,6 +30,9 @@ pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
         .filter(|deployment| !settled::is_settled(&nodes, deployment))
         .peekable();
     if restless.peek().is_none() {
+        if steps.is_empty() {
+            steps.extend(rebalance::plan(state));
+        }
         return steps;
     }
     let mut cluster = Cluster::of(state);

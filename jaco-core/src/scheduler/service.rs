@@ -70,7 +70,7 @@ impl<'a> ServiceView<'a> {
                 }
                 Phase::Draining { .. } | Phase::Stopping => &mut view.leaving,
                 Phase::Active if is_lost(turn.state, &replica.node) => &mut view.lost,
-                Phase::Active if second => &mut view.misplaced,
+                Phase::Active if second || replica.move_to.is_some() => &mut view.misplaced,
                 Phase::Active if global && unsuited() => &mut view.misplaced,
                 Phase::Active if view.update.replaces(replica) => &mut view.stale,
                 Phase::Active if unsuited() => &mut view.misplaced,

@@ -60,6 +60,7 @@ fn is_at_rest(
     service: &ServiceSpec,
 ) -> bool {
     replica.phase == Phase::Active
+        && replica.move_to.is_none()
         && replica.revision == deployment.current
         && matches!(
             replica.state(),

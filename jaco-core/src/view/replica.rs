@@ -36,6 +36,9 @@ pub struct ReplicaRow {
     pub message: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
+    /// True when it is of an older spec or on its way out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outgoing: bool,
 }
 
 /// `jaco get replica`.
@@ -72,7 +75,7 @@ pub struct PlacementRow {
 }
 
 /// One line of `jaco status`.
-pub fn row(replica: &Replica) -> ReplicaRow {
+pub fn row(deployment: &Deployment, replica: &Replica) -> ReplicaRow {
     let fresh = replica.observed.generation == replica.generation;
     let seen = fresh.then_some(&replica.observed);
     let cause = seen.and_then(|seen| seen.cause.as_ref());
@@ -89,6 +92,7 @@ pub fn row(replica: &Replica) -> ReplicaRow {
         code: cause.and_then(|cause| cause.code),
         message: cause.map(|cause| cause.message.clone()),
         details: cause.map(|cause| cause.details.clone()).unwrap_or_default(),
+        outgoing: replica.phase != Phase::Active || replica.revision != deployment.current,
     };
     let given_up = row.state == ReplicaState::Failed && replica.failures() >= restart::BUDGET;
     if given_up && replica.phase == Phase::Active {
@@ -138,7 +142,7 @@ pub fn detail(state: &ClusterState, id: &ReplicaId) -> Result<ReplicaDetail, Err
         }
     });
     Ok(ReplicaDetail {
-        row: row(replica),
+        row: row(deployment, replica),
         image: service
             .map(|service| service.container.image.clone())
             .unwrap_or_default(),

@@ -104,7 +104,9 @@ pub fn status(
     for deployment in chosen {
         status.deployments.push(row(state, deployment));
         let replicas = deployment.replicas.values().filter(|r| shown(&r.service));
-        status.replicas.extend(replicas.map(|r| replica::row(r)));
+        status
+            .replicas
+            .extend(replicas.map(|r| replica::row(deployment, r)));
         let routes = route::rows(deployment)
             .into_iter()
             .filter(|r| shown(&r.service));
@@ -257,7 +259,8 @@ const PULL_PATIENCE: u32 = 3;
 
 /// Whether waiting for this deployment makes sense.
 pub fn verdict(status: &Status) -> Verdict {
-    let stuck = status.replicas.iter().find_map(|row| {
+    let present = status.replicas.iter().filter(|row| !row.outgoing);
+    let stuck = present.into_iter().find_map(|row| {
         let message = row.message.as_deref().unwrap_or_default();
         let attempt = || {
             row.details

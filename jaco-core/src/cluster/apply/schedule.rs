@@ -22,6 +22,18 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
         } => {
             place(state, deployment, service, *revision, node);
         }
+        Step::Move {
+            deployment,
+            replica,
+            to,
+        } => {
+            change(state, deployment, replica, |replica| {
+                replica.move_to = Some(to.clone());
+            });
+            let payload: &[(&str, &dyn std::fmt::Display)] = &[("replica", replica), ("to", to)];
+            let system = Identity::new("system");
+            record(state, &system, EventType::RebalanceMoved, payload);
+        }
         Step::Drain {
             deployment,
             replica,
@@ -143,6 +155,7 @@ fn place(
         addresses,
         reserved: wanted.reservations,
         phase: Phase::Active,
+        move_to: None,
         placed_at: state.clock,
         restarts: Restarts::default(),
         observed: Observation::default(),
