@@ -119,6 +119,7 @@ fn regression_every_command_that_prints_data_gives_json_that_parses() {
     deploy_web(&bed, &project, 1);
     apply(host, &project);
     let (jaco, compose) = (project.path("jaco.yaml"), project.path("compose.yaml"));
+    let node = host.name();
     let commands: &[&[&str]] = &[
         &["cluster", "status"],
         &["node", "issue-join-token"],
@@ -133,12 +134,17 @@ fn regression_every_command_that_prints_data_gives_json_that_parses() {
         &["get", "deployment", "web"],
         &["get", "replicas"],
         &["get", "replica", "web-web-1"],
+        &["why", "web-web-1"],
+        &["plan", "--lose", &node],
+        &["node", "drain", &node, "--no-wait"],
+        &["node", "undrain", &node],
         &["get", "routes"],
         &["get", "route", "web.example.com"],
         &["get", "network", "web/_default"],
         &["net", "check"],
         &["history", "web"],
         &["scale", "web/web=2"],
+        &["restart", "web/web"],
         &["rollback", "web"],
         &["token", "issue", "--name", "ci"],
         &["token", "list"],

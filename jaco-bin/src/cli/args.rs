@@ -107,6 +107,17 @@ pub(super) enum Command {
         #[arg(value_parser = scaling)]
         target: Scaling,
     },
+    /// Show what the loss of a node would do
+    Plan {
+        /// The node that is thought to die
+        #[arg(long, value_name = "NODE")]
+        lose: String,
+    },
+    /// Explain where a replica is and what holds it
+    Why {
+        /// <deployment>-<service>-<n>
+        replica: String,
+    },
     /// Replace running replicas one after the other, unchanged
     Restart {
         /// <deployment> or <deployment>/<service>

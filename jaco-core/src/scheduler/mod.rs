@@ -3,6 +3,7 @@
 pub mod barrier;
 pub mod drain;
 pub mod explain;
+pub mod forecast;
 pub mod placement;
 pub mod plan;
 mod rebalance;

@@ -3,8 +3,9 @@
 use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::{Command, Outcome};
 use jaco_core::error::Error;
-use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
+use jaco_core::id::{DeploymentName, Domain, NodeName, ReplicaId, ServiceName};
 use jaco_core::ports::control_plane::Caller;
+use jaco_core::scheduler::forecast;
 use jaco_core::view;
 use jaco_core::view::changes::Applied;
 use serde_json::json;
@@ -124,6 +125,10 @@ impl Deploy for Api {
             "replica" => {
                 let detail = view::replica::detail(&state, &ReplicaId::new(name));
                 document(&detail.map_err(refuse)?)
+            }
+            "loss" => {
+                let loss = forecast::lose(&state, &NodeName::new(name), state.clock);
+                document(&loss.map_err(refuse)?)
             }
             "route" => {
                 let domain = Domain::new(name.to_ascii_lowercase());

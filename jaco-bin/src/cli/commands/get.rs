@@ -51,7 +51,7 @@ async fn fetch<T: DeserializeOwned>(
     patiently(|| client.get(request.clone())).await
 }
 
-async fn get<T: DeserializeOwned + Serialize>(
+pub(super) async fn get<T: DeserializeOwned + Serialize>(
     context: &Context,
     kind: &str,
     name: String,

@@ -8,6 +8,7 @@ pub(super) mod get;
 pub(super) mod logs;
 pub(super) mod net;
 pub(super) mod node;
+pub(super) mod plan;
 pub(super) mod revisions;
 pub(super) mod status;
 pub(super) mod token;
