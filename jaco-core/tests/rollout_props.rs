@@ -292,3 +292,27 @@ fn a_drained_node_empties_and_is_given_up_when_it_cannot() {
     assert_eq!(stuck.state.nodes[&node].status(), NodeStatus::DrainTimeout);
     assert!(all(&stuck).iter().any(|r| r.node == node && r.is_serving()));
 }
+
+#[test]
+fn surplus_is_removed_and_the_rest_is_left_alone() {
+    let mut cluster = Cluster::of(3);
+    web(&mut cluster, service(5, "a"));
+    cluster.settle();
+    let before: Vec<_> = all(&cluster).iter().map(|r| r.id.clone()).collect();
+    web(&mut cluster, service(2, "a"));
+    cluster.settle();
+    let after: Vec<_> = all(&cluster).iter().map(|r| r.id.clone()).collect();
+    assert_eq!(after, before[..2]);
+}
+
+#[test]
+fn regression_a_swap_of_counts_between_services_is_not_mistaken_for_rest() {
+    let mut cluster = Cluster::of(2);
+    let both = |a, b| deployment("d", [("a", service(a, "a")), ("b", service(b, "b"))]);
+    cluster.deploy(both(3, 1)).unwrap();
+    cluster.settle();
+    cluster.deploy(both(1, 3)).unwrap();
+    cluster.settle();
+    let count = |name: &str| all(&cluster).iter().filter(|r| r.service == name).count();
+    assert_eq!((count("a"), count("b")), (1, 3));
+}

@@ -1,8 +1,8 @@
 //! `plan`: from what is wanted and what was seen to the next steps (spec 05).
 //!
 //! Invariants (`tests/plan_props.rs`): applying a plan and planning again gives nothing until
-//! something is observed; a stale replica is stopped only while every other replica of its
-//! service runs; a stateful replica is never placed away from its data.
+//! something is observed, but what follows the end of a rollout, and the one move that rest
+//! allows; what serves does not fall below its floor; a stateful replica is never placed away from its data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

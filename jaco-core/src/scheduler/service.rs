@@ -324,7 +324,13 @@ fn outgoing<'a>(view: &ServiceView<'a>, have: usize) -> Vec<&'a Arc<Replica>> {
     gone.truncate(surplus);
     let left = all.into_iter().take(outdated_len);
     let left = left.filter(|replica| gone.iter().all(|out| out.id != replica.id));
-    let left: Vec<_> = left.take(view.room_to_stop(surplus)).collect();
+    // What has not proved itself yet is in flight already.
+    let unproved = |replica: &&&Arc<Replica>| {
+        let current = view.current.iter().any(|here| here.id == replica.id);
+        current && !view.update.has_settled(replica)
+    };
+    let retired = gone.len() - gone.iter().filter(unproved).count();
+    let left: Vec<_> = left.take(view.room_to_stop(retired)).collect();
     gone.extend(left);
     gone
 }
