@@ -55,6 +55,19 @@ bench-apply: deps ## Time from apply to running containers, beside Docker Swarm
 	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
 	@JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-apply
 
+.PHONY: bench-failover
+bench-failover: deps ## Loss of the leader and of a host, beside Docker Swarm (ROUNDS=5)
+	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+	@JACO_BENCH_ROUNDS=$(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS)) \
+		JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-failover
+
+.PHONY: soak-rollout
+soak-rollout: deps ## Updates, scaling, drains, leader kills under load (ROUNDS=10)
+	@packaging/install-deps.sh wrk
+	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+	@JACO_SOAK_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
+		JACO_BIN_DIR=$(CURDIR)/target/release target/release/soak-rollout
+
 .PHONY: bench-ingress
 bench-ingress: ## The ingress beside nginx, HAProxy and Caddy, one worker each
 	@packaging/install-deps.sh bench

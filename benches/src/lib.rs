@@ -1,5 +1,6 @@
 //! Shared parts of the peer benches: medians, and rows in the form that scripts read.
 
+pub mod clusters;
 pub mod parity;
 pub mod peer;
 
@@ -20,6 +21,7 @@ pub struct Row {
     ours: f64,
     unit: String,
     peers: Vec<(String, f64)>,
+    worst: Option<f64>,
 }
 
 impl Row {
@@ -30,6 +32,7 @@ impl Row {
             ours,
             unit: unit.to_owned(),
             peers: Vec::new(),
+            worst: None,
         }
     }
 
@@ -40,8 +43,19 @@ impl Row {
         self
     }
 
-    /// Prints one line per peer: `bench <row> ours=… peer=…:… ratio=… unit=…`.
+    /// Adds the worst of our own figures.
+    #[must_use]
+    pub fn worst(mut self, figure: f64) -> Self {
+        self.worst = Some(figure);
+        self
+    }
+
+    /// Prints one line per peer: `bench <row> ours=… peer=…:… ratio=… unit=…`, then
+    /// `worst=…` if it is known.
     pub fn print(&self) {
+        let worst = self
+            .worst
+            .map_or_else(String::new, |worst| format!(" worst={worst:.3}"));
         for (peer, figure) in &self.peers {
             let ratio = if *figure == 0.0 {
                 0.0
@@ -49,7 +63,7 @@ impl Row {
                 self.ours / figure
             };
             println!(
-                "bench {} ours={:.3} peer={peer}:{figure:.3} ratio={ratio:.3} unit={}",
+                "bench {} ours={:.3} peer={peer}:{figure:.3} ratio={ratio:.3} unit={}{worst}",
                 self.name, self.ours, self.unit
             );
         }

@@ -7,17 +7,14 @@
 //! and no neighbours on other hosts, and on an overlay network, which gives them what every
 //! container of JACO has.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use jaco_benches::clusters::{LIMIT, form_swarm, wait_for_containers};
 use jaco_benches::{Row, median};
 use jaco_testkit::bed::{Bed, Host, poll_until};
 use jaco_testkit::project::Project;
-use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(180);
 const ROUNDS: usize = 5;
 /// Swarm's network for the like-for-like rows.
 const OVERLAY: &str = "bench-overlay";
@@ -35,6 +32,8 @@ fn main() -> Result<()> {
         host.docker_text(&["pull", "-q", &image])?;
     }
     form_swarm(&bed)?;
+    let network = ["network", "create", "--driver", "overlay", OVERLAY];
+    bed.host(1).docker_text(&network)?;
     let project = Project::new("bench-apply")?;
     for count in counts {
         let (mut ours, mut swarm, mut overlay) = (Vec::new(), Vec::new(), Vec::new());
@@ -54,23 +53,6 @@ fn main() -> Result<()> {
             .beside("swarm-overlay", median(&mut overlay))
             .print();
     }
-    Ok(())
-}
-
-fn form_swarm(bed: &Bed) -> Result<()> {
-    let first = bed.host(1);
-    first.docker_text(&[
-        "swarm",
-        "init",
-        "--advertise-addr",
-        &first.address().to_string(),
-    ])?;
-    let token = first.docker_text(&["swarm", "join-token", "-q", "manager"])?;
-    let peer = format!("{}:2377", first.address());
-    for host in &bed.hosts()[1..] {
-        host.docker_text(&["swarm", "join", "--token", token.trim(), &peer])?;
-    }
-    first.docker_text(&["network", "create", "--driver", "overlay", OVERLAY])?;
     Ok(())
 }
 
@@ -115,39 +97,6 @@ fn create_service(bed: &Bed, image: &str, count: usize, options: &[&str]) -> Res
 }
 
 fn wait_for(bed: &Bed, label: &str, count: usize) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let running: Result<Vec<usize>> = bed
-            .hosts()
-            .iter()
-            .map(|host| running(host, label))
-            .collect();
-        if running?.into_iter().sum::<usize>() == count {
-            return Ok(());
-        }
-        ensure!(
-            begin.elapsed() < LIMIT,
-            "{label}: not {count} containers after {LIMIT:?}"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// How many containers with a label the engine lists as running, asked on its own socket: a
-/// command line in between would take longer than what is measured.
-fn running(host: &Host, label: &str) -> Result<usize> {
-    let filters = format!("{{\"label\":[\"{label}\"],\"status\":[\"running\"]}}");
-    let encoded: String = filters.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let mut socket = UnixStream::connect(host.engine().socket())?;
-    write!(
-        socket,
-        "GET /v1.41/containers/json?filters={encoded} HTTP/1.0\r\nHost: d\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the engine's answer has no body")?;
-    let list: Value = serde_json::from_str(body).context("the engine's answer is no JSON")?;
-    Ok(list.as_array().map_or(0, Vec::len))
+    let all: Vec<&Host> = bed.hosts().iter().collect();
+    wait_for_containers(&all, label, count)
 }
