@@ -313,6 +313,9 @@ fn regression_a_swap_of_counts_between_services_is_not_mistaken_for_rest() {
     cluster.settle();
     cluster.deploy(both(1, 3)).unwrap();
     cluster.settle();
-    let count = |name: &str| all(&cluster).iter().filter(|r| r.service == name).count();
+    let count = |name: &str| {
+        let of_service = |r: &&&Replica| r.service.as_str() == name;
+        all(&cluster).iter().filter(of_service).count()
+    };
     assert_eq!((count("a"), count("b")), (1, 3));
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariants (`tests/plan_props.rs`): applying a plan and planning again gives nothing until
 //! something is observed, but what follows the end of a rollout, and the one move that rest
-//! allows; what serves does not fall below its floor; a stateful replica is never placed away from its data.
+//! allows; what serves does not fall below its floor; a stateful replica is never placed away from
+//! its data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
