@@ -1,4 +1,4 @@
-//! `delete`, `rollback`, `history`, `scale`, `restart`: what is done with revisions besides applying.
+//! What is done with revisions besides applying: delete, roll back, list, scale, restart.
 
 use jaco_core::view::changes::Applied;
 use jaco_core::view::deployment::History;
