@@ -7,23 +7,15 @@ use jaco_core::cluster::Command;
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::error::ErrorCode;
 use jaco_core::id::NodeName;
-use jaco_core::manifest::spec::{Mount, MountSource, Placement, Resources};
+use jaco_core::manifest::spec::{Placement, Resources};
 use jaco_core::scheduler::forecast;
-use jaco_testkit::builders::{Cluster, deployment, service};
+use jaco_testkit::builders::{Cluster, data_mount, deployment, service};
 use proptest::prelude::*;
 
 fn cluster(counts: &[u32; 4], reserved: u64) -> Cluster {
     let mut cluster = Cluster::of(4);
     let mut store = service(counts[0], "store");
-    store.container.mounts = vec![Mount {
-        target: "/data".to_owned(),
-        source: MountSource::Volume {
-            key: "data".to_owned(),
-            nocopy: false,
-            subpath: None,
-        },
-        read_only: false,
-    }];
+    store.container.mounts = vec![data_mount()];
     let mut agent = service(0, "agent");
     agent.placement = Placement::Global;
     let mut pack = service(counts[1], "pack");

@@ -12,11 +12,10 @@ use jaco_core::cluster::rollout::RolloutStatus;
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{DeploymentName, NodeName, ServiceName};
 use jaco_core::manifest::spec::{
-    Attribute, Constraint, Mount, MountSource, NetworkMode, Placement, Resources, ServiceKind,
-    ServiceSpec,
+    Attribute, Constraint, NetworkMode, Placement, Resources, ServiceKind, ServiceSpec,
 };
 use jaco_core::scheduler::{plan, restart};
-use jaco_testkit::builders::{Cluster, capacity, deployment, seen, service};
+use jaco_testkit::builders::{Cluster, capacity, data_mount, deployment, seen, service};
 use proptest::prelude::*;
 
 /// One thing that happens to a cluster of four nodes and two deployments.
@@ -72,15 +71,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 fn stateful(replicas: u32, hash: &str) -> ServiceSpec {
     let mut service = service(replicas, hash);
-    service.container.mounts.push(Mount {
-        target: "/data".to_owned(),
-        source: MountSource::Volume {
-            key: "data".to_owned(),
-            nocopy: false,
-            subpath: None,
-        },
-        read_only: false,
-    });
+    service.container.mounts.push(data_mount());
     service
 }
 

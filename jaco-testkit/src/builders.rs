@@ -14,8 +14,8 @@ use jaco_core::id::{
 };
 use jaco_core::manifest::Bundle;
 use jaco_core::manifest::spec::{
-    ContainerSpec, DeploymentSpec, NetworkAttachment, NetworkMode, NetworkSpec, Placement,
-    PullPolicy, Resources, RestartPolicy, ServiceKind, ServiceSpec, UpdateConfig,
+    ContainerSpec, DeploymentSpec, Mount, MountSource, NetworkAttachment, NetworkMode, NetworkSpec,
+    Placement, PullPolicy, Resources, RestartPolicy, ServiceKind, ServiceSpec, UpdateConfig,
 };
 use jaco_core::scheduler::{plan, wake};
 use jaco_core::time::Timestamp;
@@ -280,6 +280,19 @@ pub fn service(replicas: u32, hash: &str) -> ServiceSpec {
         restart: RestartPolicy::default(),
         pull_policy: PullPolicy::default(),
         spec_hash: SpecHash::new(hash),
+    }
+}
+
+/// The volume `data` at `/data`, which ties a replica to its node.
+pub fn data_mount() -> Mount {
+    Mount {
+        target: "/data".to_owned(),
+        source: MountSource::Volume {
+            key: "data".to_owned(),
+            nocopy: false,
+            subpath: None,
+        },
+        read_only: false,
     }
 }
 

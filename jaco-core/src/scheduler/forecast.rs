@@ -54,20 +54,20 @@ pub struct Short {
 /// `node_not_found`.
 pub fn lose(state: &ClusterState, node: &NodeName, now: Timestamp) -> Result<Loss, Error> {
     state.node(node)?;
-    let mut copy = Copy {
+    let mut rehearsal = Rehearsal {
         state: state.clone(),
         now,
     };
-    copy.settle();
-    let before = copy.state.clone();
+    rehearsal.settle();
+    let before = rehearsal.state.clone();
     let lost = node.clone();
     let condition = NodeCondition::Unreachable;
-    copy.commit(Command::NodeCondition {
+    rehearsal.commit(Command::NodeCondition {
         node: lost,
         condition,
     });
-    copy.settle();
-    let after = &copy.state;
+    rehearsal.settle();
+    let after = &rehearsal.state;
     let known = |id: &ReplicaId| before.replica(id).is_ok();
     let new = after.replicas().filter(|replica| !known(&replica.id));
     let waiting = after.replicas().filter(|replica| replica.node == *node);
@@ -99,12 +99,12 @@ fn placed(replica: &Arc<Replica>) -> Placed {
 }
 
 /// A state that nobody else sees.
-struct Copy {
+struct Rehearsal {
     state: ClusterState,
     now: Timestamp,
 }
 
-impl Copy {
+impl Rehearsal {
     fn commit(&mut self, command: Command) {
         let proposal = Proposal {
             at: self.now,

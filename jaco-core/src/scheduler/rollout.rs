@@ -23,9 +23,9 @@ const RETRIES: u32 = 3;
 /// One service's rollout while it moves, or how replicas are replaced when there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Update<'a> {
-    pub(super) rollout: Option<&'a Rollout>,
-    pub(super) spec: &'a ServiceSpec,
-    pub(super) now: Timestamp,
+    rollout: Option<&'a Rollout>,
+    spec: &'a ServiceSpec,
+    now: Timestamp,
 }
 
 impl<'a> Update<'a> {

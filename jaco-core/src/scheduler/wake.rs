@@ -14,34 +14,29 @@ pub fn next(state: &ClusterState, now: Timestamp) -> Option<Timestamp> {
         Phase::Draining { since, .. } => Some(since + SILENCE),
         Phase::Active | Phase::Stopping => None,
     });
-    let moving = |deployment: &&std::sync::Arc<Deployment>| {
-        deployment
-            .rollouts
-            .values()
-            .any(|rollout| rollout.is_moving())
-    };
-    let deployments = state.deployments.values().filter(moving);
+    let deployments = state.deployments.values();
     let steps = deployments.flat_map(|deployment| rollout_times(deployment, now));
-    let drains = state
-        .nodes
-        .values()
-        .filter_map(|node| drain::gives_up_at(node));
+    let nodes = state.nodes.values();
+    let drains = nodes.filter_map(|node| drain::gives_up_at(node));
     let times = barriers.chain(steps).chain(drains);
     let times = times.filter(|at| *at > now);
     times.chain(restart::next_due(replicas(), now)).min()
 }
 
+/// When the replicas of the rollouts that move have proved themselves, or are late.
 fn rollout_times(deployment: &Deployment, now: Timestamp) -> Vec<Timestamp> {
     let mut times = Vec::new();
-    for (name, rollout) in &deployment.rollouts {
+    let moving = deployment
+        .rollouts
+        .iter()
+        .filter(|(_, rollout)| rollout.is_moving());
+    for name in moving.map(|(name, _)| name) {
         let Some(spec) = deployment.spec().services.get(name) else {
             continue;
         };
         let update = Update::of(deployment, name, spec, now);
-        let new = deployment
-            .replicas_of(name)
-            .filter(|replica| rollout.is_moving() && replica.spec_hash == spec.spec_hash);
-        let new: Vec<_> = new.collect();
+        let new = deployment.replicas_of(name);
+        let new: Vec<_> = new.filter(|replica| !update.replaces(replica)).collect();
         times.extend(new.iter().map(|replica| update.settles_at(replica)));
         times.extend(new.iter().map(|replica| update.deadline(replica)));
         times.extend(update.next_step(&new));

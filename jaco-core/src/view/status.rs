@@ -37,6 +37,17 @@ pub struct DeploymentRow {
     /// Per service that is not as wanted: why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub status_details: BTreeMap<String, String>,
+    /// The latest rollout of each service that had one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollouts: BTreeMap<ServiceName, RolloutStatus>,
+}
+
+impl DeploymentRow {
+    /// True when a rollout waits for the next apply.
+    fn is_paused(&self) -> bool {
+        let mut rollouts = self.rollouts.values();
+        rollouts.any(|status| *status == RolloutStatus::Paused)
+    }
 }
 
 /// A deployment's state (spec 03, States).
@@ -125,12 +136,16 @@ pub fn status(
 
 fn row(state: &ClusterState, deployment: &Deployment) -> DeploymentRow {
     let (status, status_details) = condition(state, deployment);
+    let rollouts = deployment.rollouts.iter();
     DeploymentRow {
         name: deployment.name.clone(),
         applied_revision: deployment.current,
         previous_revision: deployment.previous(),
         status,
         status_details,
+        rollouts: rollouts
+            .map(|(name, rollout)| (name.clone(), rollout.status))
+            .collect(),
     }
 }
 
@@ -170,21 +185,12 @@ fn condition(
     (status, details)
 }
 
-/// How a status detail of a rollout that waits for an apply begins.
-const PAUSED: &str = "rollout paused";
-
-fn is_paused(row: &DeploymentRow) -> bool {
-    row.status_details
-        .values()
-        .any(|why| why.starts_with(PAUSED))
-}
-
 /// Which rollouts stopped or were taken back, and why.
 fn rollout_details(deployment: &Deployment) -> BTreeMap<String, String> {
     let words = |(service, rollout): (&ServiceName, &Rollout)| {
         let cause = &rollout.cause.as_ref()?.message;
         let words = match rollout.status {
-            RolloutStatus::Paused => format!("{PAUSED}: {cause}"),
+            RolloutStatus::Paused => format!("rollout paused: {cause}"),
             _ => format!("rolled back: {cause}"),
         };
         Some((service.to_string(), words))
@@ -283,7 +289,7 @@ pub fn verdict(status: &Status) -> Verdict {
             let first = row.status_details.iter().next();
             Verdict::Stuck(first.map_or_else(String::new, |(s, why)| format!("{s}: {why}")))
         }
-        Some(row) if row.status == DeploymentStatus::RollingBack || is_paused(row) => {
+        Some(row) if row.status == DeploymentStatus::RollingBack || row.is_paused() => {
             let first = row.status_details.iter().next();
             Verdict::Stuck(first.map_or_else(String::new, |(s, why)| format!("{s}: {why}")))
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use jaco_core::id::{ClusterId, ReplicaId};
-use jaco_core::manifest::spec::{ContainerSpec, Mount, MountSource, VolumeSpec};
+use jaco_core::manifest::spec::{ContainerSpec, VolumeSpec};
 use jaco_core::node::bridges::CLUSTER_LABEL;
 use jaco_core::ports::container_runtime::{
     ContainerNetwork, ContainerRequest, ContainerStatus, ObservedContainer, PullProgress,
@@ -12,6 +12,7 @@ use jaco_core::ports::container_runtime::{
 use jaco_core::ports::{ContainerRuntime, RuntimeError};
 
 use super::wait::{soon, until};
+use crate::builders::data_mount;
 
 /// The world around a runtime. Images are in the engine unless said otherwise.
 #[derive(Clone, Debug)]
@@ -319,15 +320,7 @@ fn owned_volume(world: &World, engine_name: &str, deployment: &str) -> VolumeSpe
 fn with_volume(world: &World, name: &str, volume: VolumeSpec) -> ContainerRequest {
     let mut request = request(world, name, &world.running);
     request.volumes.insert("data".to_owned(), volume);
-    request.spec.mounts.push(Mount {
-        target: "/data".to_owned(),
-        source: MountSource::Volume {
-            key: "data".to_owned(),
-            nocopy: false,
-            subpath: None,
-        },
-        read_only: false,
-    });
+    request.spec.mounts.push(data_mount());
     request
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jaco_core::cluster::Command;
 use jaco_core::cluster::members::{self, Action, CaughtUp};
 use jaco_core::id::DeploymentName;
-use jaco_core::manifest::spec::{DeploymentSpec, Mount, MountSource, Placement};
+use jaco_core::manifest::spec::{DeploymentSpec, Placement};
 use jaco_core::ports::consensus::{ConsensusStatus, Follower};
 use jaco_core::scheduler::plan;
 use jaco_core::time::Timestamp;
@@ -25,7 +25,7 @@ use self::engine::{Moment, Troubles};
 use self::invariants::{Broken, Witness, shortcomings};
 use self::node::{SimNode, system};
 use self::raft::{Id, Logged, Message, Raft};
-use crate::builders::{Cluster, bundle, deployment, service};
+use crate::builders::{Cluster, bundle, data_mount, deployment, service};
 use crate::soak::Random;
 
 /// Milliseconds a step.
@@ -413,17 +413,7 @@ fn declared(name: &str, revision: u32) -> DeploymentSpec {
     match name {
         "data" => {
             let mut store = service(1, &hash);
-            let source = MountSource::Volume {
-                key: "data".to_owned(),
-                nocopy: false,
-                subpath: None,
-            };
-            let target = "/data".to_owned();
-            store.container.mounts = vec![Mount {
-                target,
-                source,
-                read_only: false,
-            }];
+            store.container.mounts = vec![data_mount()];
             deployment(
                 name,
                 [
