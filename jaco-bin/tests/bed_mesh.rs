@@ -180,14 +180,15 @@ fn a_churn_of_replicas_leaves_no_name_route_set_or_bridge() {
     wait_connected(&bed, REPAIRED, 3, "all are connected after the churn");
     for host in bed.hosts() {
         poll_until(SOON, "only what runs is left", || is_clean(host)).unwrap();
-        let webs = seats(&bed, "shop");
-        let addresses: BTreeSet<Ipv4Addr> = webs.iter().map(|seat| seat.on("front")).collect();
-        let names = named(host, &webs);
-        assert!(
-            names.is_none_or(|names| names == addresses),
-            "on {}",
-            host.name()
-        );
+        // What is left may still be evened out over the nodes, one replica at a time.
+        poll_until(SOON, "the names are those of what runs", || {
+            let webs = seats(&bed, "shop");
+            // A container that is being stopped has no address.
+            let addresses = webs.iter().filter_map(|seat| seat.addresses.get("front"));
+            let addresses: BTreeSet<Ipv4Addr> = addresses.copied().collect();
+            named(host, &webs).is_none_or(|names| names == addresses)
+        })
+        .unwrap();
     }
     eprintln!("moves={moves}");
 
