@@ -162,7 +162,7 @@ fn small_disk(host: &Host) -> PathBuf {
 }
 
 #[test]
-fn regression_engine_disk_full_is_told_by_the_replica() {
+fn regression_engine_disk_full_is_told_by_the_replica_which_then_runs_elsewhere() {
     let bed = bed("diskfull", 2);
     let host = bed.host(2);
     let data = small_disk(host);
@@ -191,7 +191,22 @@ fn regression_engine_disk_full_is_told_by_the_replica() {
     assert_eq!(refused["host"], host.name(), "{refused}");
     let told = refused["message"].as_str().unwrap();
     assert!(told.contains("no space left on device"), "{told}");
-    // Nothing else is harmed: the other node's replica serves both.
+    // What the other node can run in its stead goes there.
+    poll_until(SOON, "the replica runs elsewhere", || {
+        replicas(bed.host(1), "web", "running") == 2
+    })
+    .unwrap();
+    let status = bed.host(1).jaco_json(&["status", "web"]).unwrap();
+    let rows = status["replicas"].as_array().unwrap();
+    let elsewhere = |row: &Value| row["host"] == bed.host(1).name();
+    assert!(rows.iter().all(elsewhere), "{rows:?}");
+    let moved = bed
+        .host(1)
+        .jaco_json(&["audit", "--type", "rebalance_moved"]);
+    let moved = moved.unwrap()["events"].as_array().unwrap().clone();
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert_eq!(moved[0]["payload"]["from"], host.name(), "{moved:?}");
+    // Nothing else is harmed: the other node's replicas serve both.
     for host in bed.hosts() {
         poll_until(SOON, "the service answers", || {
             let answer = host.http_get("web.example.com", "127.0.0.1:80", "/");

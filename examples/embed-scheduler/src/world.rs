@@ -144,7 +144,9 @@ pub(crate) fn shop() -> Command {
 pub(crate) fn tell(step: &Step) -> String {
     match step {
         Step::Place { service, node, .. } => format!("place {service} on {node}"),
-        Step::Move { replica, to, .. } => format!("move {replica} to {to}"),
+        Step::Move { replica, to, .. } | Step::Relocate { replica, to, .. } => {
+            format!("move {replica} to {to}")
+        }
         Step::Drain { replica, .. } => format!("drain {replica}"),
         Step::Stop { replica, .. } => format!("stop {replica}"),
         Step::Restart { replica, .. } => format!("restart {replica}"),

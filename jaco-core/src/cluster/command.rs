@@ -177,6 +177,13 @@ pub enum Step {
         replica: ReplicaId,
         to: NodeName,
     },
+    /// Stop a replica that its node alone has failed, and make another one on a node instead.
+    #[allow(missing_docs)]
+    Relocate {
+        deployment: DeploymentName,
+        replica: ReplicaId,
+        to: NodeName,
+    },
     /// Take a replica out of routing, to be stopped afterwards.
     #[allow(missing_docs)]
     Drain {

@@ -87,6 +87,9 @@ pub struct Replica {
     /// Set once another node is to hold a replica in its stead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub move_to: Option<NodeName>,
+    /// The node that alone had failed the replica in whose stead this one came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fled_from: Option<NodeName>,
     /// When it was placed.
     pub placed_at: Timestamp,
     /// Restarts in place.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::placement::{Cluster, Demand, Rejection, verdicts};
-use crate::cluster::deployment::{Cause, Deployment, Phase};
+use super::relocate;
+use crate::cluster::deployment::{Cause, Deployment, Phase, Replica};
 use crate::cluster::state::ClusterState;
 use crate::error::ErrorCode;
 use crate::id::{NodeName, ServiceName};
@@ -25,9 +26,28 @@ pub fn placement(
             name,
             service,
             count: 1,
+            avoid: None,
         },
         &mut cluster,
     )
+}
+
+/// True when a replica that its node alone fails is about to go to another node.
+pub fn goes_elsewhere(state: &ClusterState, deployment: &Deployment, replica: &Replica) -> bool {
+    use crate::cluster::rollout::RolloutStatus::{InProgress, Paused};
+    let name = &replica.service;
+    let Some(service) = deployment.spec().services.get(name) else {
+        return false;
+    };
+    let active = deployment.replicas_of(name);
+    let active: Vec<_> = active.filter(|r| r.phase == Phase::Active).collect();
+    let rollout = deployment.rollouts.get(name).map(|rollout| rollout.status);
+    !matches!(rollout, Some(InProgress | Paused))
+        && replica.spec_hash == service.spec_hash
+        && relocate::is_due(replica, service, &active)
+        && placement(state, deployment, name, service)
+            .iter()
+            .any(|(node, why)| *node != replica.node && why.is_none())
 }
 
 /// Why a service has fewer replicas than it wants; `None` when it has them all.

@@ -7,6 +7,7 @@ pub mod forecast;
 pub mod placement;
 pub mod plan;
 mod rebalance;
+mod relocate;
 pub mod restart;
 mod rollout;
 mod service;

@@ -101,19 +101,34 @@ impl<'a> Turn<'a, '_> {
         });
     }
 
+    /// Gives a replica another node, which was booked for it.
+    pub(super) fn relocate(&mut self, replica: &Replica, service: &'a ServiceSpec, to: NodeName) {
+        self.take_addresses(service);
+        let (deployment, replica) = (self.deployment.name.clone(), replica.id.clone());
+        self.steps.push(Step::Relocate {
+            deployment,
+            replica,
+            to,
+        });
+    }
+
     /// Places a replica on a node that was booked for it.
     pub(super) fn place(&mut self, name: &ServiceName, service: &'a ServiceSpec, node: NodeName) {
-        for network in service.networks.keys() {
-            if let Some(free) = self.addresses.get_mut(network) {
-                *free = free.saturating_sub(1);
-            }
-        }
+        self.take_addresses(service);
         self.steps.push(Step::Place {
             deployment: self.deployment.name.clone(),
             service: name.clone(),
             revision: self.deployment.current,
             node,
         });
+    }
+
+    fn take_addresses(&mut self, service: &'a ServiceSpec) {
+        for network in service.networks.keys() {
+            if let Some(free) = self.addresses.get_mut(network) {
+                *free = free.saturating_sub(1);
+            }
+        }
     }
 
     /// How many replicas the networks of a service can still address. A step without an address

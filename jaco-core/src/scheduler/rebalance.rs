@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use super::placement::{Cluster, Demand, place_at, standing};
+use super::relocate::is_movable;
 use crate::cluster::command::Step;
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
-use crate::manifest::spec::{NetworkMode, Placement, ServiceKind, ServiceSpec};
+use crate::manifest::spec::{Placement, ServiceSpec};
 
 /// The next move, when the cluster is at rest and some service lies uneven.
 pub(super) fn plan(state: &ClusterState) -> Vec<Step> {
@@ -29,6 +30,7 @@ pub(super) fn plan(state: &ClusterState) -> Vec<Step> {
             name,
             service: spec,
             count: 1,
+            avoid: None,
         };
         let addressable =
             |network| state.free_addresses(&deployment.name, network, state.clock) > 0;
@@ -58,18 +60,18 @@ fn uneven<'a>(
     name: &'a ServiceName,
     spec: &ServiceSpec,
 ) -> Option<(&'a Replica, &'a NodeName)> {
-    let movable = spec.kind == ServiceKind::Service
-        && spec.placement == Placement::Spread
-        && spec.replicas > 1
-        && !spec.is_stateful()
-        && !matches!(spec.network_mode, NetworkMode::Service(_));
-    if !movable {
+    if !is_movable(spec) || spec.placement != Placement::Spread || spec.replicas < 2 {
         return None;
     }
+    // What fled from a node would come back to it only to fail again.
+    let fled = |node: &NodeName| {
+        let mut replicas = deployment.replicas_of(name);
+        replicas.any(|replica| replica.fled_from.as_ref() == Some(node))
+    };
     let open = state
         .nodes
         .values()
-        .filter(|node| standing(state, node, spec).is_none());
+        .filter(|node| standing(state, node, spec).is_none() && !fled(&node.name));
     let mut held: BTreeMap<&NodeName, u32> = open.map(|node| (&node.name, 0)).collect();
     for replica in deployment.replicas_of(name) {
         *held.entry(&replica.node).or_default() += 1;

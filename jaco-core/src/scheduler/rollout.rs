@@ -49,6 +49,11 @@ impl<'a> Update<'a> {
         }
     }
 
+    /// True while a rollout takes steps.
+    pub(super) fn is_moving(&self) -> bool {
+        self.moving().is_some()
+    }
+
     fn moving(&self) -> Option<&'a Rollout> {
         self.rollout.filter(|rollout| rollout.is_moving())
     }

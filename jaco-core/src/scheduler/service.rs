@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::placement::{Demand, place, place_at};
 use super::plan::Turn;
-use super::{barrier, restart};
+use super::{barrier, relocate, restart};
 use crate::cluster::deployment::Replica;
 use crate::cluster::node::NodeStatus;
 use crate::id::ServiceName;
@@ -26,6 +26,7 @@ fn demand<'a>(
         name,
         service,
         count,
+        avoid: None,
     }
 }
 
@@ -53,10 +54,13 @@ pub(super) fn plan<'a>(view: &ServiceView<'a>, turn: &mut Turn<'a, '_>) {
         turn.retire(replica);
     }
     let stays = |replica: &&&Arc<Replica>| !outgoing.iter().any(|out| out.id == replica.id);
-    for replica in view.all_active().filter(stays) {
+    let staying: Vec<_> = view.all_active().filter(stays).copied().collect();
+    for replica in &staying {
         let spec = turn.deployment.service_of(replica).unwrap_or(view.spec);
         if let Some(generation) = restart::due(replica, spec, turn.now) {
             turn.restart(replica, generation);
+        } else if view.may_relocate(replica) && relocate::is_due(replica, spec, &staying) {
+            relocate(view, replica, turn);
         }
     }
     let missing = match view.spec.placement {
@@ -69,6 +73,18 @@ pub(super) fn plan<'a>(view: &ServiceView<'a>, turn: &mut Turn<'a, '_>) {
     let stuck = placed == 0 && view.substitutes(have) > 0 && outgoing.is_empty();
     if stuck && view.in_flight() == 0 && have >= view.wanted {
         make_room(view, turn);
+    }
+}
+
+/// Gives a replica another node, when one takes it.
+fn relocate<'a>(view: &ServiceView<'a>, replica: &'a Replica, turn: &mut Turn<'a, '_>) {
+    if turn.addressable(view.spec) == 0 {
+        return;
+    }
+    let mut demand = demand(turn, view.name, view.spec, 1);
+    demand.avoid = Some(&replica.node);
+    if let Some(to) = place(&demand, turn.cluster).pop() {
+        turn.relocate(replica, view.spec, to);
     }
 }
 

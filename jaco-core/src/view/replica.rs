@@ -51,6 +51,9 @@ pub struct ReplicaDetail {
     pub revision: u64,
     pub spec_hash: SpecHash,
     pub restart_count: u32,
+    /// The node that alone failed the replica before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fled_from: Option<NodeName>,
     pub depends_on: Vec<GateRow>,
     pub placement: Vec<PlacementRow>,
 }
@@ -75,7 +78,7 @@ pub struct PlacementRow {
 }
 
 /// One line of `jaco status`.
-pub fn row(deployment: &Deployment, replica: &Replica) -> ReplicaRow {
+pub fn row(state: &ClusterState, deployment: &Deployment, replica: &Replica) -> ReplicaRow {
     let fresh = replica.observed.generation == replica.generation;
     let seen = fresh.then_some(&replica.observed);
     let cause = seen.and_then(|seen| seen.cause.as_ref());
@@ -95,7 +98,8 @@ pub fn row(deployment: &Deployment, replica: &Replica) -> ReplicaRow {
         outgoing: replica.phase != Phase::Active || replica.revision != deployment.current,
     };
     let given_up = row.state == ReplicaState::Failed && replica.failures() >= restart::BUDGET;
-    if given_up && replica.phase == Phase::Active {
+    let given_up = given_up && replica.phase == Phase::Active;
+    if given_up && !explain::goes_elsewhere(state, deployment, replica) {
         let last = row.message.take().unwrap_or_else(|| "it failed".to_owned());
         row.code = Some(ErrorCode::RestartExhausted);
         row.message = Some(format!(
@@ -142,13 +146,14 @@ pub fn detail(state: &ClusterState, id: &ReplicaId) -> Result<ReplicaDetail, Err
         }
     });
     Ok(ReplicaDetail {
-        row: row(deployment, replica),
+        row: row(state, deployment, replica),
         image: service
             .map(|service| service.container.image.clone())
             .unwrap_or_default(),
         revision: replica.revision,
         spec_hash: replica.spec_hash.clone(),
         restart_count: replica.restarts.total,
+        fled_from: replica.fled_from.clone(),
         depends_on: gates.collect(),
         placement: placement.collect(),
     })

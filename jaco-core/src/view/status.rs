@@ -117,7 +117,7 @@ pub fn status(
         let replicas = deployment.replicas.values().filter(|r| shown(&r.service));
         status
             .replicas
-            .extend(replicas.map(|r| replica::row(deployment, r)));
+            .extend(replicas.map(|r| replica::row(state, deployment, r)));
         let routes = route::rows(deployment)
             .into_iter()
             .filter(|r| shown(&r.service));

@@ -42,6 +42,9 @@ fn reasons(detail: &ReplicaDetail) -> String {
     let message = row.message.iter();
     lines.extend(message.map(|message| format!("  because: {code}{message}")));
     lines.push(format!("  restarts: {}", detail.restart_count));
+    let fled = detail.fled_from.iter();
+    lines
+        .extend(fled.map(|node| format!("  came here because {node} alone failed the one before")));
     let gates = detail.depends_on.iter();
     lines.extend(gates.map(|gate| {
         let word = if gate.satisfied { "met" } else { "waits" };

@@ -254,6 +254,7 @@ fn carry_over(deployment: &mut Deployment) {
             let changed = Arc::make_mut(&mut replica);
             changed.revision = current;
             changed.restarts.consecutive = 0;
+            changed.fled_from = None;
             deployment.replicas.insert(replica.id.clone(), replica);
         }
     }

@@ -20,7 +20,8 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             revision,
             node,
         } => {
-            place(state, deployment, service, *revision, node);
+            // A step whose ground has changed places nothing.
+            let _ = place(state, deployment, service, *revision, node);
         }
         Step::Move {
             deployment,
@@ -34,6 +35,11 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             let system = Identity::new("system");
             record(state, &system, EventType::RebalanceMoved, payload);
         }
+        Step::Relocate {
+            deployment,
+            replica,
+            to,
+        } => relocate(state, deployment, replica, to),
         Step::Drain {
             deployment,
             replica,
@@ -105,23 +111,50 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
     }
 }
 
+/// Gives what its node alone has failed another node. The old container goes at once: it serves
+/// nobody.
+fn relocate(state: &mut ClusterState, name: &DeploymentName, id: &ReplicaId, to: &NodeName) {
+    let Some(deployment) = state.deployments.get(name) else {
+        return;
+    };
+    let (Some(old), revision) = (deployment.replicas.get(id).cloned(), deployment.current) else {
+        return;
+    };
+    if old.phase != Phase::Active || old.is_serving() || old.node == *to {
+        return;
+    }
+    let Some(new) = place(state, name, &old.service, revision, to) else {
+        return;
+    };
+    change(state, name, &new, |replica| {
+        replica.fled_from = Some(old.node.clone());
+    });
+    change(state, name, id, |replica| replica.phase = Phase::Stopping);
+    let reason = format!("{} alone fails it", old.node);
+    let payload: &[(&str, &dyn std::fmt::Display)] = &[
+        ("replica", id),
+        ("from", &old.node),
+        ("to", to),
+        ("reason", &reason),
+    ];
+    let system = Identity::new("system");
+    record(state, &system, EventType::RebalanceMoved, payload);
+}
+
+/// Makes a replica; its id, unless the step's ground has changed.
 fn place(
     state: &mut ClusterState,
     name: &DeploymentName,
     service: &ServiceName,
     revision: u64,
     node: &NodeName,
-) {
-    let Some(deployment) = state.deployments.get(name) else {
-        return;
-    };
+) -> Option<ReplicaId> {
+    let deployment = state.deployments.get(name)?;
     if deployment.deleting || deployment.current != revision || !state.nodes.contains_key(node) {
-        return;
+        return None;
     }
     let spec = Arc::clone(deployment.spec());
-    let Some(wanted) = spec.services.get(service) else {
-        return;
-    };
+    let wanted = spec.services.get(service)?;
     let mut deployment = Arc::clone(deployment);
     let global = wanted.placement == Placement::Global;
     let number = if global {
@@ -136,13 +169,11 @@ fn place(
     };
     let id = replica_id(name, service, number, node, global);
     if deployment.replicas.contains_key(&id) {
-        return;
+        return None;
     }
     let networks = wanted.networks.keys().cloned();
     // The plan saw a free address; if another step took it, the next plan says why not.
-    let Ok(addresses) = addresses::allocate(state, name, networks, &id) else {
-        return;
-    };
+    let addresses = addresses::allocate(state, name, networks, &id).ok()?;
     let replica = Replica {
         id: id.clone(),
         deployment: name.clone(),
@@ -156,14 +187,16 @@ fn place(
         reserved: wanted.reservations,
         phase: Phase::Active,
         move_to: None,
+        fled_from: None,
         placed_at: state.clock,
         restarts: Restarts::default(),
         observed: Observation::default(),
     };
     Arc::make_mut(&mut deployment)
         .replicas
-        .insert(id, Arc::new(replica));
+        .insert(id.clone(), Arc::new(replica));
     state.deployments.insert(name.clone(), deployment);
+    Some(id)
 }
 
 fn replica_id(

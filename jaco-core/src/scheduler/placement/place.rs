@@ -19,6 +19,8 @@ pub struct Demand<'a> {
     pub name: &'a ServiceName,
     pub service: &'a ServiceSpec,
     pub count: usize,
+    /// A node that is not to be chosen by [`place`].
+    pub avoid: Option<&'a NodeName>,
 }
 
 /// Up to this many replicas are placed by looking at every node for each of them, which costs
@@ -87,7 +89,9 @@ fn standing(demand: &Demand<'_>, cluster: &Cluster) -> Vec<usize> {
     let may_run = |i: &usize| {
         let co_located = beside.as_ref().is_none_or(|hosts| hosts.contains(i));
         let node = &cluster.nodes[*i].node;
-        co_located && filter::standing(demand.state, node, demand.service).is_none()
+        co_located
+            && demand.avoid != Some(&node.name)
+            && filter::standing(demand.state, node, demand.service).is_none()
     };
     cluster.by_ring.iter().copied().filter(may_run).collect()
 }

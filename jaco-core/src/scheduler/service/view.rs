@@ -93,6 +93,13 @@ impl<'a> ServiceView<'a> {
             .chain(&self.misplaced)
     }
 
+    /// True for a current replica outside of a rollout, which has its own way with failures.
+    pub(super) fn may_relocate(&self, replica: &Replica) -> bool {
+        !self.update.is_moving()
+            && !self.update.is_paused()
+            && self.current.iter().any(|here| here.id == replica.id)
+    }
+
     /// Current replicas that have proved themselves.
     fn settled(&self) -> usize {
         let settled = |replica: &&&Arc<Replica>| self.update.has_settled(replica);
