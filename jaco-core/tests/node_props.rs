@@ -7,6 +7,7 @@ use std::time::Duration;
 use jaco_core::cluster::Command;
 use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
+use jaco_core::cluster::node::NodeCondition;
 use jaco_core::id::{NodeName, ReplicaId};
 use jaco_core::manifest::spec::{
     Condition, Dependency, Healthcheck, NetworkAttachment, NetworkMode, ServiceKind,
@@ -88,7 +89,70 @@ fn carry_out(
     }
 }
 
+/// `side` shares the network of `web`, both on one node; the containers as they run.
+fn pair() -> (BTreeMap<ReplicaId, Desired>, Vec<ObservedContainer>) {
+    let mut side = service(1, "s");
+    side.network_mode = NetworkMode::Service("web".into());
+    side.networks.clear();
+    let mut cluster = Cluster::of(1);
+    let spec = deployment("d", [("side", side), ("web", service(1, "w"))]);
+    cluster.deploy(spec).unwrap();
+    cluster.settle();
+    let mut side = container("d-side-1", "s", 1);
+    side.started_at = Some(Timestamp(2_000));
+    let mut web = container("d-web-1", "w", 1);
+    web.started_at = Some(Timestamp(1_000));
+    (
+        containers::desired(&cluster.state, &only_node()),
+        vec![side, web],
+    )
+}
+
+#[test]
+fn what_shares_a_network_is_made_anew_when_its_peer_was_started_again() {
+    let (desired, mut engine) = pair();
+    assert_eq!(containers::diff(&desired, &engine), vec![]);
+    engine[1].started_at = Some(Timestamp(3_000));
+    let actions = containers::diff(&desired, &engine);
+    let [Action::Remove { replica, .. }] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(replica.as_str(), "d-side-1");
+    engine.remove(0);
+    let replica = replica.clone();
+    let start = containers::diff(&desired, &engine);
+    assert_eq!(start, vec![Action::Start { replica }]);
+}
+
+#[test]
+fn what_shares_a_network_waits_for_a_peer_that_is_down_and_stays_when_it_has_ended() {
+    let (desired, mut engine) = pair();
+    engine[1].started_at = Some(Timestamp(3_000));
+    engine[1].status = ContainerStatus::Exited;
+    assert_eq!(containers::diff(&desired, &engine), vec![]);
+    engine[1].status = ContainerStatus::Running;
+    engine[0].status = ContainerStatus::Exited;
+    assert_eq!(containers::diff(&desired, &engine), vec![]);
+}
+
 proptest! {
+    #[test]
+    fn a_node_has_swept_when_nothing_is_left_to_remove(count in 0..8u32, engine in containers()) {
+        let mut cluster = node(count);
+        let observed = |cluster: &Cluster| {
+            let desired = containers::desired(&cluster.state, &only_node());
+            let removes = |action: &Action| matches!(action, Action::Remove { .. });
+            let left = containers::diff(&desired, &engine).iter().any(removes);
+            (left, containers::swept(&cluster.state, &only_node(), &desired, &engine))
+        };
+        prop_assert_eq!(observed(&cluster).1, None, "nobody asks");
+        for condition in [NodeCondition::Unreachable, NodeCondition::Reachable] {
+            cluster.must(Command::NodeCondition { node: only_node(), condition });
+        }
+        let (left, swept) = observed(&cluster);
+        prop_assert_eq!(swept, (!left).then_some(cluster.state.index));
+    }
+
     #[test]
     fn carrying_out_a_diff_ends_with_nothing_to_do(count in 0..8u32, engine in containers()) {
         let desired = containers::desired(&node(count).state, &only_node());

@@ -204,6 +204,7 @@ fn hosts_are_taken_all_or_none() {
     assert_eq!(why, "cannot satisfy host placement: n3 unreachable");
     let (node, condition) = ("n3".into(), NodeCondition::Reachable);
     cluster.must(Command::NodeCondition { node, condition });
+    cluster.obey();
     cluster.settle();
     assert_eq!(
         counts(&cluster),

@@ -7,14 +7,14 @@ use std::time::Duration;
 use jaco_core::cluster::addresses::{ADDRESSES_PER_NETWORK, REST};
 use jaco_core::cluster::command::Step;
 use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
-use jaco_core::cluster::node::{Isolation, NodeCondition};
+use jaco_core::cluster::node::{Isolation, NodeCondition, NodeStatus};
 use jaco_core::cluster::rollout::RolloutStatus;
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{DeploymentName, NodeName, ServiceName};
 use jaco_core::manifest::spec::{
     Attribute, Constraint, NetworkMode, Placement, Resources, ServiceKind, ServiceSpec,
 };
-use jaco_core::scheduler::{plan, restart};
+use jaco_core::scheduler::{floor, plan, restart};
 use jaco_testkit::builders::{Cluster, capacity, data_mount, deployment, seen, service};
 use proptest::prelude::*;
 
@@ -103,8 +103,12 @@ fn node(number: u8) -> NodeName {
     NodeName::new(format!("n{number}"))
 }
 
+/// Loses a node, or has it back with nothing old on it.
 fn condition(cluster: &mut Cluster, node: NodeName, condition: NodeCondition) {
+    let name = node.clone();
     cluster.must(Command::NodeCondition { node, condition });
+    let (node, index) = (name, cluster.state.index);
+    cluster.must(Command::Swept { node, index });
 }
 
 fn report(cluster: &mut Cluster, replica: &Replica, state: ReplicaState) {
@@ -261,7 +265,11 @@ proptest! {
     fn what_serves_stays_above_the_floor(acts in acts()) {
         let mut cluster = Cluster::of(4);
         for act in &acts {
-            check_floor(&cluster.state, &plan(&cluster.state, cluster.now));
+            let steps = plan(&cluster.state, cluster.now);
+            check_floor(&cluster.state, &steps);
+            // The check beside the planner agrees.
+            let passed = floor::guard(&cluster.state, steps.clone(), cluster.now);
+            prop_assert_eq!(passed, steps);
             perform(&mut cluster, act);
         }
     }
@@ -356,6 +364,35 @@ fn regression_a_daemon_that_starts_again_keeps_what_runs() {
         cluster.must(Command::NodeReport { node, report });
         assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
     }
+}
+
+#[test]
+fn a_node_that_returns_is_ready_once_nothing_old_is_left_on_it() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(2, "a"));
+    cluster.settle();
+    let back = |cluster: &mut Cluster, condition| {
+        let node = node(2);
+        cluster.must(Command::NodeCondition { node, condition });
+    };
+    back(&mut cluster, NodeCondition::Unreachable);
+    cluster.settle();
+    back(&mut cluster, NodeCondition::Reachable);
+    let status = |cluster: &Cluster| cluster.state.nodes[&node(2)].status();
+    assert_eq!(status(&cluster), NodeStatus::Joining);
+    assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
+    // A word from before it came back says nothing.
+    let (node, index) = (node(2), cluster.state.index);
+    let early = index - 1;
+    let name = node.clone();
+    cluster.must(Command::Swept {
+        node: name,
+        index: early,
+    });
+    assert_eq!(status(&cluster), NodeStatus::Joining);
+    cluster.must(Command::Swept { node, index });
+    assert_eq!(status(&cluster), NodeStatus::Ready);
+    assert!(cluster.schedule(), "it gets its share");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
-use jaco_core::cluster::audit::EventType;
+use jaco_core::cluster::audit::{Event, EventType};
 use jaco_core::cluster::command::Step;
 use jaco_core::cluster::deployment::{Deployment, Observation, Phase, Replica, ReplicaState};
 use jaco_core::cluster::node::NodeStatus;
@@ -12,7 +12,7 @@ use jaco_core::cluster::rollout::RolloutStatus;
 use jaco_core::id::{DeploymentName, NodeName};
 use jaco_core::manifest::spec::{FailureAction, Resources, ServiceSpec, UpdateOrder};
 use jaco_core::scheduler::{barrier, drain, plan};
-use jaco_testkit::builders::{Cluster, deployment, seen, service};
+use jaco_testkit::builders::{Cluster, data_mount, deployment, seen, service};
 use proptest::prelude::*;
 
 fn web(cluster: &mut Cluster, service: ServiceSpec) {
@@ -168,15 +168,20 @@ fn a_node_that_joins_gets_its_share_by_one_move_at_a_time() {
 }
 
 #[test]
-fn a_rollout_goes_on_past_failures_when_told_to() {
+fn a_rollout_goes_on_past_failures_when_told_to_down_to_its_floor() {
     let mut cluster = Cluster::of(2);
-    web(&mut cluster, service(2, "a"));
+    web(&mut cluster, service(3, "a"));
     cluster.settle();
-    let mut bad = service(2, "b");
+    let mut bad = service(3, "b");
     bad.update.failure_action = FailureAction::Continue;
+    bad.update.parallelism = 2;
     web(&mut cluster, bad);
     run(&mut cluster, "b");
-    assert!(all(&cluster).iter().all(|r| r.spec_hash.as_str() == "b"));
+    let serving = all(&cluster).iter().filter(|r| r.is_serving()).count();
+    assert_eq!((serving, status(&cluster)), (1, RolloutStatus::Paused));
+    let events = cluster.state.audit.iter();
+    let held = events.filter(|event| event.kind == EventType::RolloutInvariantHold);
+    assert_eq!(held.count(), 1);
 }
 
 #[test]
@@ -291,6 +296,91 @@ fn a_drained_node_empties_and_is_given_up_when_it_cannot() {
     stuck.schedule();
     assert_eq!(stuck.state.nodes[&node].status(), NodeStatus::DrainTimeout);
     assert!(all(&stuck).iter().any(|r| r.node == node && r.is_serving()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn scaling_down_takes_from_the_fullest_node_so_that_no_move_follows(
+        nodes in 2..5usize,
+        replicas in 2..9u32,
+        added in 1..3usize,
+        left in 1..8u32,
+    ) {
+        let mut cluster = Cluster::of(nodes);
+        web(&mut cluster, service(replicas, "a"));
+        cluster.settle();
+        for number in nodes + 1..=nodes + added {
+            cluster.join(&format!("n{number}"));
+            cluster.report(&format!("n{number}"), jaco_testkit::builders::capacity());
+        }
+        cluster.settle();
+        web(&mut cluster, service(left.min(replicas), "a"));
+        let numbers = |cluster: &Cluster| of(cluster).counters["web"];
+        let before = numbers(&cluster);
+        cluster.settle();
+        prop_assert_eq!(all(&cluster).len(), left.min(replicas) as usize);
+        prop_assert_eq!(numbers(&cluster), before, "a replica was moved");
+    }
+}
+
+#[test]
+fn data_is_given_up_by_number_alone() {
+    let mut cluster = Cluster::of(2);
+    let mut store = service(4, "a");
+    store.container.mounts.push(data_mount());
+    web(&mut cluster, store.clone());
+    cluster.settle();
+    store.replicas = 2;
+    web(&mut cluster, store);
+    cluster.settle();
+    let numbers: Vec<u64> = all(&cluster).iter().map(|r| r.number).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn a_rollout_that_another_revision_supersedes_ends_with_an_event() {
+    let mut cluster = Cluster::of(3);
+    let both = |web, api| {
+        let services = [("web", service(2, web)), ("api", service(1, api))];
+        deployment("d", services)
+    };
+    cluster.deploy(both("a", "a")).unwrap();
+    cluster.settle();
+    let aborted = |cluster: &Cluster| -> Vec<(String, String)> {
+        let events = cluster.state.audit.iter();
+        let events = events.filter(|event| event.kind == EventType::RolloutAborted);
+        let told = |key: &str, event: &Event| event.payload[key].clone();
+        events
+            .map(|e| (told("service", e), told("reason", e)))
+            .collect()
+    };
+    let ended = |service: &str| (service.to_owned(), "superseded".to_owned());
+    cluster.deploy(both("b", "b")).unwrap();
+    cluster.deploy(both("a", "c")).unwrap();
+    assert_eq!(aborted(&cluster), [ended("api"), ended("web")]);
+    // Nothing of `web` was replaced yet, so that it needs no rollout any more.
+    let rollouts = &of(&cluster).rollouts;
+    assert_eq!(rollouts["web"].status, RolloutStatus::Aborted);
+    assert_eq!(rollouts["api"].status, RolloutStatus::InProgress);
+    let deployment = DeploymentName::new("d");
+    cluster.must(Command::Delete { deployment });
+    assert_eq!(aborted(&cluster)[2..], [ended("api")]);
+}
+
+#[test]
+fn what_failed_a_rollout_is_told_once() {
+    let mut cluster = Cluster::of(2);
+    web(&mut cluster, service(1, "a"));
+    cluster.settle();
+    web(&mut cluster, service(1, "b"));
+    run(&mut cluster, "b");
+    let events = cluster.state.audit.iter();
+    let aborted = events.filter(|event| event.kind == EventType::RolloutAborted);
+    let reasons: Vec<&String> = aborted.map(|event| &event.payload["reason"]).collect();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(reasons[0].starts_with("d-web-2: "), "{reasons:?}");
 }
 
 #[test]

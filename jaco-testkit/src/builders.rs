@@ -17,7 +17,7 @@ use jaco_core::manifest::spec::{
     ContainerSpec, DeploymentSpec, Mount, MountSource, NetworkAttachment, NetworkMode, NetworkSpec,
     Placement, PullPolicy, Resources, RestartPolicy, ServiceKind, ServiceSpec, UpdateConfig,
 };
-use jaco_core::scheduler::{plan, wake};
+use jaco_core::scheduler::{decide, wake};
 use jaco_core::time::Timestamp;
 
 /// A cluster state that is driven by commands, as the raft log would.
@@ -143,7 +143,7 @@ impl Cluster {
 
     /// Plans once and applies the steps. True when there were any.
     pub fn schedule(&mut self) -> bool {
-        let steps = plan(&self.state, self.now);
+        let steps = decide(&self.state, self.now);
         let any = !steps.is_empty();
         if any {
             self.must(Command::Schedule(steps));
@@ -156,7 +156,9 @@ impl Cluster {
         let nodes: Vec<NodeName> = self.state.nodes.keys().cloned().collect();
         for node in nodes {
             let index = self.state.index;
-            self.must(Command::Published { node, index });
+            let name = node.clone();
+            self.must(Command::Published { node: name, index });
+            self.must(Command::Swept { node, index });
         }
         let mut by_node: BTreeMap<NodeName, Vec<Observed>> = BTreeMap::new();
         for replica in self.state.replicas() {

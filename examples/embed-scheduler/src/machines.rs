@@ -79,6 +79,10 @@ impl Machines {
                 act(&**engine, &cluster.id, &desired, &action).map_err(io::Error::other)?;
             }
             let seen = at_once(engine.observe(&cluster.id)).map_err(io::Error::other)?;
+            if let Some(index) = containers::swept(state, node, &desired, &seen) {
+                let node = node.clone();
+                reports.push(Command::Swept { node, index });
+            }
             let by_replica = seen.into_iter().map(|seen| (seen.replica.clone(), seen));
             let local = Local {
                 containers: by_replica.collect(),

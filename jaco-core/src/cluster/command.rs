@@ -74,6 +74,9 @@ pub enum Command {
         node: NodeName,
         condition: NodeCondition,
     },
+    /// At `index` nothing was left on a node of what it should not run.
+    #[allow(missing_docs)]
+    Swept { node: NodeName, index: u64 },
     /// Empties a node, or lets it take replicas again.
     #[allow(missing_docs)]
     NodeDrain { node: NodeName, drain: bool },
@@ -229,6 +232,16 @@ pub enum Step {
     /// Give up emptying a node: no replica left for too long.
     #[allow(missing_docs)]
     DrainTimeout { node: NodeName },
+    /// Hold a service of which too little would run (spec 05, Rolling updates).
+    #[allow(missing_docs)]
+    Hold {
+        deployment: DeploymentName,
+        service: ServiceName,
+        /// How many would still run.
+        running: usize,
+        /// How many must.
+        floor: usize,
+    },
     /// Drop a deleted deployment that has no replica left.
     #[allow(missing_docs)]
     Finish { deployment: DeploymentName },

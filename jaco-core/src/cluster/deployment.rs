@@ -38,6 +38,9 @@ pub struct Deployment {
     pub counters: BTreeMap<ServiceName, u64>,
     /// The latest rollout of each service whose spec changed.
     pub rollouts: BTreeMap<ServiceName, Rollout>,
+    /// When each service was last held at its floor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<ServiceName, Timestamp>,
     /// Replicas that should exist, including those on their way out.
     pub replicas: OrdMap<ReplicaId, Arc<Replica>>,
 }

@@ -32,6 +32,10 @@ pub struct Node {
     /// Set while an operator wants it empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+    /// The index at which it came back, until it has said that nothing is left there of what it
+    /// should not run any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<u64>,
     /// The newest index whose routes and names it serves.
     pub published: u64,
     /// When it became a member.
@@ -152,6 +156,7 @@ impl Node {
             (NodeCondition::Unreachable, _) => NodeStatus::Unreachable,
             (NodeCondition::Reachable, None) => NodeStatus::Joining,
             (NodeCondition::Reachable, Some(report)) => match (report.status(), self.drain) {
+                (NodeStatus::Ready, _) if self.returned.is_some() => NodeStatus::Joining,
                 (NodeStatus::Ready, Some(Drain { timed_out, .. })) if timed_out => {
                     NodeStatus::DrainTimeout
                 }

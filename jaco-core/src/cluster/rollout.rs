@@ -51,8 +51,13 @@ impl Rollout {
 }
 
 /// Begins a rollout for each service whose running replicas differ from the present revision,
-/// and drops those of services that do not need one any more. `before` was current until now.
-pub(super) fn begin(deployment: &mut Deployment, before: u64, now: Timestamp) {
+/// and drops the ended ones of services that do not need one. `before` was current until now.
+/// Returns the rollouts that moved until now: the new revision supersedes them.
+pub(super) fn begin(
+    deployment: &mut Deployment,
+    before: u64,
+    now: Timestamp,
+) -> Vec<(ServiceName, Rollout)> {
     let spec = std::sync::Arc::clone(deployment.spec());
     let moving = deployment.rollouts.values().find(|r| r.is_moving());
     let from = moving.map_or(before, |rollout| rollout.from);
@@ -66,9 +71,26 @@ pub(super) fn begin(deployment: &mut Deployment, before: u64, now: Timestamp) {
         is_rollback: false,
         cause: None,
     };
-    deployment.rollouts = services
+    let begun: Vec<_> = services
         .map(|name| (name.clone(), rollout.clone()))
         .collect();
+    let superseded = abort(deployment);
+    deployment.rollouts = superseded.iter().cloned().collect();
+    deployment.rollouts.extend(begun);
+    superseded
+}
+
+/// Ends the rollouts that move, and returns them as they end.
+pub(super) fn abort(deployment: &mut Deployment) -> Vec<(ServiceName, Rollout)> {
+    let moving = deployment
+        .rollouts
+        .iter_mut()
+        .filter(|(_, r)| r.is_moving());
+    let end = |(name, rollout): (&ServiceName, &mut Rollout)| {
+        rollout.status = RolloutStatus::Aborted;
+        (name.clone(), rollout.clone())
+    };
+    moving.map(end).collect()
 }
 
 /// Begins to replace the replicas of these services, changed or not. The present revision was just

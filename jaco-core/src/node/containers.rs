@@ -1,7 +1,8 @@
 //! Containers: what this node should run, and the actions that get there (spec 06).
 //!
 //! Invariants (`tests/node_props.rs`): a container with the wanted hash and generation is never
-//! touched; carrying out every action leaves nothing to do; one replica has one action at most.
+//! touched, but for one whose shared network is gone; carrying out every action leaves nothing to
+//! do; one replica has one action at most.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,7 +80,10 @@ pub fn diff(desired: &BTreeMap<ReplicaId, Desired>, observed: &[ObservedContaine
     let mut present = BTreeMap::new();
     for container in observed {
         let wanted = desired.get(&container.replica);
-        if wanted.is_some_and(|wanted| is_wanted(wanted, container)) {
+        let stays = |wanted: &&Desired| {
+            is_wanted(wanted, container) && !is_stranded(wanted, container, observed)
+        };
+        if wanted.filter(stays).is_some() {
             present.insert(&container.replica, container);
         } else {
             let action = Action::Remove {
@@ -106,6 +110,38 @@ pub fn diff(desired: &BTreeMap<ReplicaId, Desired>, observed: &[ObservedContaine
         }
     }
     actions.into_values().collect()
+}
+
+/// Since when a node has nothing left of what it should not run, when it owes the cluster that
+/// word: one that comes back takes no replica before (spec 05, Placement).
+pub fn swept(
+    state: &ClusterState,
+    node: &NodeName,
+    desired: &BTreeMap<ReplicaId, Desired>,
+    observed: &[ObservedContainer],
+) -> Option<u64> {
+    state.nodes.get(node)?.returned?;
+    let wanted = |container: &ObservedContainer| {
+        let wanted = desired.get(&container.replica);
+        wanted.is_some_and(|wanted| is_wanted(wanted, container))
+    };
+    observed.iter().all(wanted).then_some(state.index)
+}
+
+/// True for a container in the network of another one that is not there any more: the one that
+/// it was started beside has been replaced, or was started again since.
+fn is_stranded(wanted: &Desired, container: &ObservedContainer, all: &[ObservedContainer]) -> bool {
+    let mode = wanted.service().map(|service| &service.network_mode);
+    let Some(NetworkMode::Service(with)) = mode else {
+        return false;
+    };
+    let peer = beside(&wanted.deployment, &wanted.replica, with);
+    let peer = peer.and_then(|peer| all.iter().find(|other| other.replica == peer.id));
+    // One that has ended is the scheduler's to start again; a job has done its part.
+    container.status == ContainerStatus::Running
+        && peer.is_some_and(|peer| {
+            peer.status == ContainerStatus::Running && peer.started_at > container.started_at
+        })
 }
 
 /// True for the very container that the replica should have, whatever became of it; one that

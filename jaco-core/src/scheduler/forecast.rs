@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{explain, plan, wake};
+use super::{decide, explain, wake};
 use crate::cluster::command::{Entry, Observed, Proposal};
 use crate::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
 use crate::cluster::node::NodeCondition;
@@ -119,7 +119,7 @@ impl Rehearsal {
     /// Plans and obeys until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..ROUNDS {
-            let steps = plan(&self.state, self.now);
+            let steps = decide(&self.state, self.now);
             if steps.is_empty() {
                 let Some(due) = wake::next(&self.state, self.now) else {
                     return;
@@ -147,6 +147,8 @@ impl Rehearsal {
             let observations = seen.remove(&node).unwrap_or_default();
             let name = node.clone();
             self.commit(Command::Published { node: name, index });
+            let name = node.clone();
+            self.commit(Command::Swept { node: name, index });
             self.commit(Command::Observe { node, observations });
         }
     }

@@ -3,6 +3,7 @@
 pub mod barrier;
 pub mod drain;
 pub mod explain;
+pub mod floor;
 pub mod forecast;
 pub mod placement;
 pub mod plan;
@@ -15,3 +16,12 @@ mod settled;
 pub mod wake;
 
 pub use plan::plan;
+
+use crate::cluster::command::Step;
+use crate::cluster::state::ClusterState;
+use crate::time::Timestamp;
+
+/// What the leader commits: the plan, as far as the check of the floor lets it pass.
+pub fn decide(state: &ClusterState, now: Timestamp) -> Vec<Step> {
+    floor::guard(state, plan(state, now), now)
+}

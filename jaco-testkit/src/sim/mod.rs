@@ -18,7 +18,7 @@ use jaco_core::cluster::members::{self, Action, CaughtUp};
 use jaco_core::id::DeploymentName;
 use jaco_core::manifest::spec::{DeploymentSpec, Placement};
 use jaco_core::ports::consensus::{ConsensusStatus, Follower};
-use jaco_core::scheduler::plan;
+use jaco_core::scheduler::decide;
 use jaco_core::time::Timestamp;
 
 use self::engine::{Moment, Troubles};
@@ -259,8 +259,8 @@ impl Simulation {
             random: &mut self.random,
         };
         let report = self.nodes[id].look(&mut moment);
-        let published = self.nodes[id].publish();
-        for command in report.into_iter().chain(published) {
+        let said = [report, self.nodes[id].publish(), self.nodes[id].sweep()];
+        for command in said.into_iter().flatten() {
             if let Some(leader) = self.nodes[id].raft.leader {
                 self.send(id, leader, Message::Propose(command));
             }
@@ -297,7 +297,7 @@ impl Simulation {
             _ => None,
         });
         let mut commands: Vec<Command> = conditions.collect();
-        let steps = plan(&node.state, now);
+        let steps = decide(&node.state, now);
         if !steps.is_empty() {
             commands.push(Command::Schedule(steps));
         }

@@ -95,6 +95,18 @@ impl SimNode {
         Some(Command::Published { node, index })
     }
 
+    /// What a node that came back has to say once nothing old is left on it.
+    pub fn sweep(&self) -> Option<Command> {
+        if !self.up {
+            return None;
+        }
+        let desired = containers::desired(&self.state, &self.name);
+        let observed: Vec<_> = self.engine.containers.values().cloned().collect();
+        let index = containers::swept(&self.state, &self.name, &desired, &observed)?;
+        let node = self.name.clone();
+        Some(Command::Swept { node, index })
+    }
+
     /// The daemon dies; disk and containers stay.
     pub fn crash(&mut self, random: &mut crate::soak::Random) {
         self.up = false;

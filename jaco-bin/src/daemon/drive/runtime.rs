@@ -67,6 +67,10 @@ pub(crate) async fn run(member: Arc<Member>) {
         };
         probe(&shared, &desired, &observed).await;
         dispatch(&shared, &starts, &desired, &observed, &busy);
+        if let Some(index) = containers::swept(&state, &member.name, &desired, &observed) {
+            let node = member.name.clone();
+            member.report(Command::Swept { node, index }).await;
+        }
         let changes = {
             let mut local = shared.local();
             local.containers = by_replica(observed);

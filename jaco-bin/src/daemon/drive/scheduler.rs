@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
-use jaco_core::scheduler::{plan, wake};
+use jaco_core::scheduler::{decide, wake};
 
 use super::{Member, SAFETY_TICK};
 
@@ -24,7 +24,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             }
             state = member.state();
             let now = member.clock.now();
-            let steps = plan(&state, now);
+            let steps = decide(&state, now);
             if !steps.is_empty() {
                 tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
                 member.report(Command::Schedule(steps)).await;

@@ -147,8 +147,11 @@ pub(super) fn delete(
     name: &DeploymentName,
 ) -> Applied {
     let mut deployment = Arc::clone(live(state, name)?);
-    Arc::make_mut(&mut deployment).deleting = true;
+    let changed = Arc::make_mut(&mut deployment);
+    changed.deleting = true;
+    let superseded = rollout::abort(changed);
     state.deployments.insert(name.clone(), deployment);
+    rollouts::superseded(state, name, &superseded);
     schedule::release_unused_subnets(state, name);
     record(state, identity, EventType::Delete, &[("deployment", name)]);
     Ok(Outcome::Done)
@@ -190,6 +193,7 @@ fn revise(
                 deleting: false,
                 counters: BTreeMap::new(),
                 rollouts: BTreeMap::new(),
+                held: BTreeMap::new(),
                 replicas: OrdMap::new(),
             })
         },
@@ -209,8 +213,9 @@ fn revise(
     };
     changed.revisions.insert(number, Arc::new(revision));
     carry_over(changed);
-    rollout::begin(changed, number - 1, state.clock);
+    let superseded = rollout::begin(changed, number - 1, state.clock);
     state.deployments.insert(name.clone(), deployment);
+    rollouts::superseded(state, name, &superseded);
     prune_revisions(state, name);
     for network in spec.networks.keys() {
         let scope = Scope {

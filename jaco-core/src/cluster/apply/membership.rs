@@ -105,6 +105,7 @@ fn admit(state: &mut ClusterState, node: &NewNode, pool: MeshPool) -> Result<u64
         report: None,
         condition: NodeCondition::Reachable,
         drain: None,
+        returned: None,
         published: 0,
         joined_at: state.clock,
     };
@@ -149,10 +150,32 @@ pub(super) fn drained(state: &mut ClusterState, name: &NodeName) {
     }
 }
 
+/// Notes whether a node is heard of. What it ran before may still be there when it is again.
+pub(super) fn condition(
+    state: &mut ClusterState,
+    name: &NodeName,
+    condition: NodeCondition,
+) -> Applied {
+    let index = state.index;
+    update(state, name, |node| {
+        if node.condition == NodeCondition::Unreachable && condition == NodeCondition::Reachable {
+            node.returned = Some(index);
+        }
+        node.condition = condition;
+    })
+}
+
 /// Takes in what a node says of itself. That it cannot keep containers apart is an event.
 pub(super) fn report(state: &mut ClusterState, name: &NodeName, report: &NodeReport) -> Applied {
     let before = state.node(name)?.isolation().clone();
-    update(state, name, |node| node.report = Some(report.clone()))?;
+    let index = state.index;
+    update(state, name, |node| {
+        let had_no_engine = node.report.as_ref().is_some_and(|old| old.engine.is_none());
+        if had_no_engine && report.engine.is_some() {
+            node.returned = Some(index);
+        }
+        node.report = Some(report.clone());
+    })?;
     if let Isolation::Unavailable { code, reason } = &report.isolation
         && !matches!(before, Isolation::Unavailable { .. })
     {

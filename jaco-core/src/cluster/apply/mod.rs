@@ -62,8 +62,11 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
         Command::NodeReport { node, report } => membership::report(state, node, report),
         Command::IsolationRepaired { node, diff } => membership::repaired(state, node, diff),
         Command::NodeCondition { node, condition } => {
-            membership::update(state, node, |node| node.condition = *condition)
+            membership::condition(state, node, *condition)
         }
+        Command::Swept { node, index } => membership::update(state, node, |node| {
+            node.returned = node.returned.filter(|returned| returned > index);
+        }),
         Command::NodeDrain { node, drain } => membership::drain(state, node, *drain),
         Command::NodeRemove { node, force } => membership::remove(state, identity, node, *force),
         Command::TokenIssue {

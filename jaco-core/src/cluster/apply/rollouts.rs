@@ -1,5 +1,6 @@
 //! How rollouts end: completed, paused, or taken back with the whole deployment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::deploy;
@@ -65,16 +66,13 @@ pub(super) fn roll_back(
     let from = rollout.from;
     let system = Identity::new("system");
     let mut tried = state.clone();
-    audit(
-        &mut tried,
-        EventType::RolloutAborted,
-        name,
-        service,
-        Some(cause),
-    );
+    if let Some(failed) = moving(&mut tried, name, service, started_at) {
+        failed.cause = Some(cause.clone());
+    }
     let done = deploy::rollback(&mut tried, &system, name, Some(from));
     if let (Ok(_), Some(deployment)) = (done, tried.deployments.get_mut(name)) {
-        for rollout in Arc::make_mut(deployment).rollouts.values_mut() {
+        let rollouts = Arc::make_mut(deployment).rollouts.values_mut();
+        for rollout in rollouts.filter(|rollout| rollout.is_moving()) {
             rollout.is_rollback = true;
             rollout.cause = Some(cause.clone());
         }
@@ -89,6 +87,59 @@ pub(super) fn roll_back(
         RolloutStatus::Paused,
         Some(cause),
     );
+}
+
+/// Tells of rollouts that ended because another revision, or the deployment's end, came in their
+/// place: what failed them, if that is why.
+pub(super) fn superseded(
+    state: &mut ClusterState,
+    name: &DeploymentName,
+    ended: &[(ServiceName, Rollout)],
+) {
+    for (service, rollout) in ended {
+        // The cause of a rollback is that of the rollout before it.
+        let own = rollout.cause.clone().filter(|_| !rollout.is_rollback);
+        let cause = own.unwrap_or_else(|| Cause {
+            code: None,
+            message: "superseded".to_owned(),
+            details: BTreeMap::new(),
+        });
+        audit(
+            state,
+            EventType::RolloutAborted,
+            name,
+            service,
+            Some(&cause),
+        );
+    }
+}
+
+/// Holds a service of which too little would run; its rollout waits for the next apply.
+pub(super) fn hold(
+    state: &mut ClusterState,
+    name: &DeploymentName,
+    service: &ServiceName,
+    running: usize,
+    floor: usize,
+) {
+    let now = state.clock;
+    let Some(deployment) = state.deployments.get_mut(name) else {
+        return;
+    };
+    let deployment = Arc::make_mut(deployment);
+    deployment.held.insert(service.clone(), now);
+    let cause = Cause {
+        code: None,
+        message: format!("{running} would run, and at least {floor} must"),
+        details: BTreeMap::new(),
+    };
+    let rollout = deployment.rollouts.get_mut(service);
+    if let Some(rollout) = rollout.filter(|rollout| rollout.is_moving()) {
+        rollout.status = RolloutStatus::Paused;
+        rollout.cause = Some(cause.clone());
+    }
+    let event = EventType::RolloutInvariantHold;
+    audit(state, event, name, service, Some(&cause));
 }
 
 fn audit(

@@ -107,6 +107,12 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             // A node that left meanwhile needs nothing.
             drop(given_up);
         }
+        Step::Hold {
+            deployment,
+            service,
+            running,
+            floor,
+        } => rollouts::hold(state, deployment, service, *running, *floor),
         Step::Finish { deployment } => finish(state, deployment),
     }
 }

@@ -2,11 +2,11 @@
 //! replicas carry it, which are to be replaced, and which may go now.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::deployment::{Phase, Replica, ReplicaState};
-use crate::id::ServiceName;
+use crate::id::{NodeName, ServiceName};
 use crate::manifest::spec::{Placement, ServiceSpec};
 use crate::scheduler::placement::is_misplaced;
 use crate::scheduler::plan::{Turn, is_gone, is_lost};
@@ -194,14 +194,14 @@ impl<'a> ServiceView<'a> {
             true => 0,
             false => self.current.len().saturating_sub(self.wanted),
         };
-        let surplus = in_order(&self.current).into_iter().take(surplus);
+        let surplus = self.surplus_order().into_iter().take(surplus);
         outdated.into_iter().take(replaced).chain(surplus).collect()
     }
 
     fn outgoing_stop_first(&self, surplus: usize) -> Vec<&'a Arc<Replica>> {
         let outdated = self.outdated();
         let mut gone = outdated.clone();
-        gone.extend(in_order(&self.current));
+        gone.extend(self.surplus_order());
         gone.sort_by_key(|replica| replica.is_serving());
         gone.truncate(surplus);
         // What has not proved itself yet is in flight already.
@@ -214,6 +214,28 @@ impl<'a> ServiceView<'a> {
         let more: Vec<_> = outdated.into_iter().filter(stays).take(room).collect();
         gone.extend(more);
         gone
+    }
+
+    /// The current replicas as they go when there are too many: what does not serve, then from
+    /// the fullest node, which spares a move later. Data is given up by number alone.
+    fn surplus_order(&self) -> Vec<&'a Arc<Replica>> {
+        let mut order = in_order(&self.current);
+        if self.spec.placement != Placement::Spread || self.spec.is_stateful() {
+            return order;
+        }
+        // How many older ones serve on the same node: the fullest node has the highest places.
+        let mut held: BTreeMap<&NodeName, u32> = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for replica in order.iter().rev().filter(|replica| replica.is_serving()) {
+            let place = held.entry(&replica.node).or_default();
+            places.insert(&replica.id, *place);
+            *place += 1;
+        }
+        order.sort_by_key(|replica| {
+            let place = places.get(&replica.id).copied();
+            (replica.is_serving(), Reverse((place, replica.number)))
+        });
+        order
     }
 
     /// True for a current replica that the next step waits for.
