@@ -24,6 +24,15 @@ fn every_key_has_a_default() {
     assert_eq!(config.ipam_pool.to_string(), "10.244.0.0/16");
     assert_eq!(config.audit_retention, 10_000);
     assert_eq!(config.dns_timeout, Duration::from_secs(2));
+    assert_eq!(config.node_status_interval, Duration::from_secs(30));
+}
+
+#[test]
+fn the_status_interval_is_between_five_seconds_and_five_minutes() {
+    for (text, seconds) in [("5s", 5), ("90s", 90), ("5m", 300), ("0", 30), ("0s", 30)] {
+        let config = parse(&format!("node_status_interval: {text}"), &environment()).unwrap();
+        assert_eq!(config.node_status_interval, Duration::from_secs(seconds));
+    }
 }
 
 #[test]
@@ -75,6 +84,10 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("http_addr: nowhere", "http_addr"),
         ("docker_host: tcp://10.0.0.1:2375", "docker_host"),
         ("ipam_pool: 10.244.0.0/24", "ipam_pool"),
+        ("node_status_interval: 4s", "node_status_interval"),
+        ("node_status_interval: 6m", "node_status_interval"),
+        ("node_status_interval: 30", "node_status_interval"),
+        ("node_status_interval: [1]", "node_status_interval"),
         ("node_unreachable_after: soon", "node_unreachable_after"),
         ("node_unreachable_after: 0s", "node_unreachable_after"),
         ("dns: {timeout: 2}", "dns"),

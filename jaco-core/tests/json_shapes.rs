@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::{env, fs};
 
 use jaco_core::cluster::Command;
@@ -16,18 +17,19 @@ use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::deployment::{Cause, ReplicaState};
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::error::{Error, ErrorCode};
-use jaco_core::id::{DeploymentName, Domain, NodeName};
+use jaco_core::id::{DeploymentName, Domain, Identity, NodeName};
 use jaco_core::manifest::output::ValidateOutput;
 use jaco_core::manifest::spec::NetworkMode;
 use jaco_core::node::checks::{self, Check, Seen};
 use jaco_core::ports::consensus::ConsensusStatus;
+use jaco_core::scheduler::forecast::{self, Thought};
 use jaco_core::time::Timestamp;
 use jaco_core::view::changes::{Applied, changes};
 use jaco_core::view::check::NetworkCheck;
 use jaco_core::view::cluster::{self, AuditLog, Suffrage};
 use jaco_core::view::status::{DeploymentStatus, status};
 use jaco_core::view::{network, replica, route};
-use jaco_testkit::builders::{Cluster, deployment, seen, service};
+use jaco_testkit::builders::{Cluster, bundle, deployment, seen, service};
 use serde::Serialize;
 use support::Project;
 
@@ -185,6 +187,24 @@ fn validate_keeps_its_shape() {
 fn audit_keeps_its_shape() {
     let events = cluster::audit(&shop().state, 0, None, &[]);
     check("audit", &AuditLog { events });
+}
+
+#[test]
+fn plan_keeps_its_shape() {
+    let cluster = shop();
+    let compose = COMPOSE.replace("api:1", "api:2").replace("'0.5'", "'8'");
+    let spec = Project::default().spec(JACO, &compose);
+    let command = Command::Apply {
+        bundle: Arc::new(bundle()),
+        spec: Arc::new(spec),
+        privileged: false,
+    };
+    let thought = Thought {
+        change: Some((Identity::new("local"), command)),
+        loss: Some(NodeName::new("n2")),
+    };
+    let shape = forecast::foresee(&cluster.state, &thought, cluster.now).unwrap();
+    check("plan", &shape);
 }
 
 #[test]

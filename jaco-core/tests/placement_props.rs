@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jaco_core::cluster::Command;
+use jaco_core::cluster::audit::EventType;
 use jaco_core::cluster::deployment::Replica;
 use jaco_core::cluster::node::{Isolation, NodeCondition};
 use jaco_core::error::ErrorCode;
@@ -227,6 +228,72 @@ fn global_puts_one_on_every_ready_node_and_names_it_after_the_host() {
     cluster.report("n4", jaco_testkit::builders::capacity());
     cluster.settle();
     assert_eq!(replicas(&cluster, "web").count(), 3);
+}
+
+#[test]
+fn labels_that_the_operator_sets_win_and_move_what_they_no_longer_suit() {
+    let label = |cluster: &mut Cluster, node: &str, set: &[(&str, &str)], remove: &[&str]| {
+        let pairs = set
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        cluster.apply(Command::NodeLabel {
+            node: NodeName::new(node),
+            set: pairs.collect(),
+            remove: remove.iter().map(|key| (*key).to_owned()).collect(),
+        })
+    };
+    let mut cluster = Cluster::of(3);
+    for node in ["n1", "n2"] {
+        label(&mut cluster, node, &[("zone", "north")], &[]).unwrap();
+    }
+    let north = Constraint {
+        attribute: Attribute::Label("zone".to_owned()),
+        equal: true,
+        value: "north".to_owned(),
+    };
+    web(&mut cluster, with(2, |spec| spec.constraints.push(north)));
+    cluster.settle();
+    let held = |cluster: &Cluster| counts(cluster).into_values().collect::<Vec<_>>();
+    assert_eq!(held(&cluster), [1, 1, 0]);
+    label(&mut cluster, "n1", &[("zone", "south")], &[]).unwrap();
+    label(
+        &mut cluster,
+        "n3",
+        &[("zone", "north"), ("disk", "ssd")],
+        &[],
+    )
+    .unwrap();
+    cluster.settle();
+    assert_eq!(held(&cluster), [0, 1, 1]);
+    label(&mut cluster, "n3", &[], &["zone", "disk"]).unwrap();
+    cluster.settle();
+    assert_eq!(held(&cluster), [0, 2, 0]);
+
+    // What the configuration says can be called otherwise, and then be called that again.
+    let name = |cluster: &Cluster| cluster.state.nodes["n1"].label("name").unwrap().to_owned();
+    label(&mut cluster, "n1", &[("name", "first")], &[]).unwrap();
+    assert_eq!(name(&cluster), "first");
+    label(&mut cluster, "n1", &[], &["name"]).unwrap();
+    assert_eq!(name(&cluster), "n1");
+    let refused = label(&mut cluster, "n1", &[], &["name"]).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ValidationFailed);
+    for odd in ["", "a b", "a=b"] {
+        label(&mut cluster, "n1", &[(odd, "x")], &[]).unwrap_err();
+    }
+    label(&mut cluster, "n9", &[], &[]).unwrap_err();
+    // Each change is one event, and no change is none.
+    label(&mut cluster, "n1", &[("zone", "south")], &[]).unwrap();
+    let events = cluster.state.audit.iter();
+    let events = events.filter(|event| event.kind == EventType::NodeLabel);
+    let told: Vec<&str> = events.map(|event| &*event.payload["labels"]).collect();
+    let words = [
+        "zone=north",
+        "zone=north",
+        "zone=south",
+        "disk=ssd zone=north",
+    ];
+    assert_eq!(told[..4], words);
+    assert_eq!(told[4..], ["disk- zone-", "name=first", "name-"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jaco_core::cluster::node::Engine;
 use jaco_core::id::ClusterId;
 use jaco_core::manifest::spec::Resources;
+use jaco_core::node::usage::Counters;
 use jaco_core::ports::container_runtime::{
     ContainerRequest, ContainerStatus, HealthStatus, ObservedContainer, PullProgress, RuntimeEvents,
 };
@@ -76,6 +77,13 @@ impl ContainerRuntime for Paper {
         };
         self.containers().insert(id.clone(), container);
         Ok(id)
+    }
+
+    async fn usage(&self, _container_id: &str) -> Result<Counters, RuntimeError> {
+        Ok(Counters {
+            cpu_micros: 0,
+            memory_bytes: 0,
+        })
     }
 
     async fn remove(&self, container_id: &str) -> Result<(), RuntimeError> {

@@ -153,6 +153,7 @@ pub(crate) fn tell(step: &Step) -> String {
         Step::Forget { replica, .. } => format!("forget {replica}"),
         Step::EndRollout { service, .. } => format!("end the rollout of {service}"),
         Step::RollBack { service, .. } => format!("roll back {service}"),
+        Step::Skip { replica, .. } => format!("keep {replica} where it is"),
         Step::Hold { service, .. } => format!("hold {service}"),
         Step::DrainTimeout { node } => format!("give up draining {node}"),
         Step::Finish { deployment } => format!("finish {deployment}"),

@@ -187,11 +187,16 @@ calls! {
     nodes = ClusterClient::nodes(ReadRequest);
     /// Has every node try its network.
     check_network = ClusterClient::check_network(Empty);
-    /// Takes a node out.
+    /// Empties a node, or lets it take replicas again.
     drain_node = ClusterClient::drain_node(DrainNodeRequest);
+    /// Gives a node labels, or takes them back.
+    label_node = ClusterClient::label_node(LabelNodeRequest);
+    /// Takes a node out.
     remove_node = ClusterClient::remove_node(RemoveNodeRequest);
     /// Checks and commits manifests.
     apply = DeployClient::apply(ApplyRequest);
+    /// What would follow of manifests, or of the loss of a node.
+    plan = DeployClient::plan(PlanRequest);
     /// Deletes a deployment.
     delete = DeployClient::delete(NameRequest);
     /// Goes back to an older revision.

@@ -15,6 +15,7 @@ mod mounts;
 mod networks;
 mod observe;
 mod pull;
+mod usage;
 mod volumes;
 mod watch;
 
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use jaco_core::cluster::node::Engine as EngineFacts;
 use jaco_core::id::{ClusterId, ReplicaId};
 use jaco_core::node::bridges::{Bridge, ObservedBridge};
+use jaco_core::node::usage::Counters;
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::container_runtime::{
     ContainerRequest, ObservedContainer, PullProgress, RuntimeEvents,
@@ -83,6 +85,10 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn start(&self, request: &ContainerRequest) -> Result<String, RuntimeError> {
         self.lifecycle.start(request).await
+    }
+
+    async fn usage(&self, container_id: &str) -> Result<Counters, RuntimeError> {
+        Ok(usage::usage(self.engine(), container_id).await?)
     }
 
     async fn remove(&self, container_id: &str) -> Result<(), RuntimeError> {

@@ -1,5 +1,9 @@
 //! The host: its clock, its source of random values, its name and addresses.
 
+mod usage;
+
+pub use usage::HostUsage;
+
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -107,12 +107,8 @@ pub(super) enum Command {
         #[arg(value_parser = scaling)]
         target: Scaling,
     },
-    /// Show what the loss of a node would do
-    Plan {
-        /// The node that is thought to die
-        #[arg(long, value_name = "NODE")]
-        lose: String,
-    },
+    /// Show what an apply, or the loss of a node, would do
+    Plan(Plan),
     /// Explain where a replica is and what holds it
     Why {
         /// <deployment>-<service>-<n>
@@ -198,6 +194,14 @@ pub(super) enum NodeCommand {
         /// Hostname
         hostname: String,
     },
+    /// Give a node labels, which placement constraints look at
+    Label {
+        /// Hostname
+        hostname: String,
+        /// <key>=<value> to set, <key>- to remove
+        #[arg(required = true, value_parser = labelling)]
+        labels: Vec<Labelling>,
+    },
     /// Drain a node, then take it out of the cluster
     Remove {
         /// Hostname
@@ -236,6 +240,21 @@ pub(super) struct Apply {
     /// How long to wait at most, e.g. 90s or 10m
     #[arg(long, default_value = "10m", value_parser = seconds)]
     pub(super) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    /// The deployment's jaco.yaml; jaco.yaml of this folder when no node is lost
+    pub(super) jaco: Option<PathBuf>,
+    /// Compose file; discovered beside jaco.yaml by default, - for standard input
+    #[arg(long)]
+    pub(super) compose: Option<PathBuf>,
+    /// Compose profile to include
+    #[arg(long = "profile")]
+    pub(super) profiles: Vec<String>,
+    /// The node that is thought to die, after the apply if there is one
+    #[arg(long, value_name = "NODE")]
+    pub(super) lose: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -348,6 +367,25 @@ pub(super) struct Audit {
     /// Go on as events are committed
     #[arg(short, long)]
     pub(super) follow: bool,
+}
+
+/// `<key>=<value>`, or `<key>-` without a value.
+#[derive(Clone, Debug)]
+pub(super) struct Labelling {
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+}
+
+fn labelling(text: &str) -> Result<Labelling, String> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (text.strip_suffix('-').unwrap_or_default(), None),
+    };
+    if key.is_empty() {
+        return Err(format!("\"{text}\" is neither <key>=<value> nor <key>-"));
+    }
+    let key = key.to_owned();
+    Ok(Labelling { key, value })
 }
 
 /// `<deployment>/<service>=<replicas>`.

@@ -75,7 +75,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::History { deployment } => commands::revisions::history(context, deployment).await,
         Command::Scale { target } => commands::revisions::scale(context, target).await,
-        Command::Plan { lose } => commands::plan::lose(context, lose).await,
+        Command::Plan(args) => commands::plan::run(context, &args).await,
         Command::Why { replica } => commands::plan::why(context, replica).await,
         Command::Restart { target } => commands::revisions::restart(context, &target).await,
         Command::Token(command) => commands::token::run(context, command).await,

@@ -21,6 +21,8 @@ pub const DEFAULT_PATH: &str = "/etc/jaco/jacod.yaml";
 /// How messages call the file.
 const FILE: &str = "jacod.yaml";
 const DEFAULT_STATE_KEY: &str = "/etc/jaco/state.key";
+/// The default of `node_status_interval`.
+const STATUS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The file as written.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +41,7 @@ struct File {
     mesh_pool: String,
     dns: Dns,
     node_labels: BTreeMap<String, String>,
+    node_status_interval: Value,
     node_unreachable_after: String,
     audit_retention: usize,
     log_level: String,
@@ -77,6 +80,7 @@ impl Default for File {
             mesh_pool: "10.245.0.0/24".to_owned(),
             dns: Dns::default(),
             node_labels: BTreeMap::new(),
+            node_status_interval: Value::from(0),
             node_unreachable_after: "5s".to_owned(),
             audit_retention: 10_000,
             log_level: "info".to_owned(),
@@ -109,6 +113,8 @@ pub struct Config {
     /// How long one of them may take.
     pub dns_timeout: Duration,
     pub node_labels: BTreeMap<String, String>,
+    /// How often the node says what it uses.
+    pub node_status_interval: Duration,
     pub node_unreachable_after: Duration,
     pub audit_retention: usize,
     pub log_level: String,
@@ -235,6 +241,9 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
     let dns_timeout = seconds("dns.timeout", &file.dns.timeout)
         .map_err(&mut noted)
         .ok();
+    let node_status_interval = status_interval(&file.node_status_interval)
+        .map_err(&mut noted)
+        .ok();
     let node_unreachable_after = seconds("node_unreachable_after", &file.node_unreachable_after);
     let node_unreachable_after = node_unreachable_after.map_err(&mut noted).ok();
     let listen = listen?;
@@ -259,6 +268,7 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         dns_upstreams: dns_upstreams?,
         dns_timeout: dns_timeout?,
         node_labels: file.node_labels,
+        node_status_interval: node_status_interval?,
         node_unreachable_after: node_unreachable_after?,
         audit_retention: file.audit_retention,
         log_level,
@@ -307,6 +317,26 @@ fn docker_host(text: String) -> Result<String, Error> {
         "docker_host",
         format!("\"{text}\" is not a unix:// address"),
     ))
+}
+
+/// From 5 s to 5 min; zero means the default (spec 11).
+fn status_interval(value: &Value) -> Result<Duration, Error> {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    let in_units = |suffix, unit: u64| {
+        let number = text.strip_suffix(suffix)?.parse::<u64>().ok()?;
+        number.checked_mul(unit)
+    };
+    let seconds = in_units("s", 1).or_else(|| in_units("m", 60));
+    match seconds.or((text == "0").then_some(0)) {
+        Some(0) => Ok(STATUS_INTERVAL),
+        Some(seconds @ 5..=300) => Ok(Duration::from_secs(seconds)),
+        _ => Err(invalid(
+            "node_status_interval",
+            format!("\"{text}\" is not between 5s and 5m"),
+        )),
+    }
 }
 
 fn seconds(key: &str, text: &str) -> Result<Duration, Error> {

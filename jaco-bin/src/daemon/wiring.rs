@@ -32,6 +32,7 @@ use super::config::{Config, Environment};
 use super::drive::{self, Member};
 use super::identity::{self, Identity};
 
+use jaco_adapters::system::HostUsage;
 pub(super) use jaco_adapters::system::{SystemClock, SystemIds};
 
 /// What the environment and the host say.
@@ -126,6 +127,7 @@ pub(super) fn member(
         name: NodeName::new(&identity.hostname),
         cluster: ClusterId::new(&identity.cluster_id),
         clock: Arc::new(SystemClock),
+        system: Arc::new(HostUsage::new("/")),
         consensus: Arc::clone(&opened.consensus) as Arc<dyn Consensus>,
         runtime: Arc::clone(&runtime) as _,
         logs: Arc::clone(&runtime) as _,
@@ -166,6 +168,7 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::ingress::run(Arc::clone(member)));
     tokio::spawn(drive::dns::run(Arc::clone(member)));
     tokio::spawn(drive::published::run(Arc::clone(member)));
+    tokio::spawn(drive::usage::run(Arc::clone(member)));
 }
 
 /// Serves the operator of this host.

@@ -1,5 +1,6 @@
 //! Commands: the only way to change the state. Plain data; time and random values are in them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use super::deployment::{Cause, Observation};
 use super::mesh_pool::MeshPool;
 use super::node::{NodeCondition, NodeReport};
 use super::rollout::RolloutStatus;
+use super::usage::Measured;
 use crate::error::Error;
 use crate::id::{ClusterId, DeploymentName, Identity, NodeName, ReplicaId, ServiceName};
 use crate::manifest::Bundle;
-use crate::manifest::spec::DeploymentSpec;
+use crate::manifest::spec::{DeploymentSpec, Resources};
 use crate::time::Timestamp;
 
 /// What the leader appends to the log.
@@ -65,6 +67,15 @@ pub enum Command {
     /// What a node says of itself.
     #[allow(missing_docs)]
     NodeReport { node: NodeName, report: NodeReport },
+    /// What a node and its replicas used lately.
+    #[allow(missing_docs)]
+    NodeUsage {
+        node: NodeName,
+        used: Resources,
+        /// How often the node says so.
+        interval: Duration,
+        replicas: Vec<Measured>,
+    },
     /// A node's packet filter was changed by others, and has been put right.
     #[allow(missing_docs)]
     IsolationRepaired { node: NodeName, diff: Vec<String> },
@@ -80,6 +91,13 @@ pub enum Command {
     /// Empties a node, or lets it take replicas again.
     #[allow(missing_docs)]
     NodeDrain { node: NodeName, drain: bool },
+    /// Gives a node labels, or takes them back.
+    #[allow(missing_docs)]
+    NodeLabel {
+        node: NodeName,
+        set: BTreeMap<String, String>,
+        remove: BTreeSet<String>,
+    },
     /// Takes a node out of the membership.
     #[allow(missing_docs)]
     NodeRemove { node: NodeName, force: bool },
@@ -179,6 +197,15 @@ pub enum Step {
         deployment: DeploymentName,
         replica: ReplicaId,
         to: NodeName,
+        /// What made it so, when it was pressure.
+        load: Option<Load>,
+    },
+    /// Tell why a replica stays on a node under pressure.
+    #[allow(missing_docs)]
+    Skip {
+        deployment: DeploymentName,
+        replica: ReplicaId,
+        reason: Skip,
     },
     /// Stop a replica that its node alone has failed, and make another one on a node instead.
     #[allow(missing_docs)]
@@ -245,6 +272,57 @@ pub enum Step {
     /// Drop a deleted deployment that has no replica left.
     #[allow(missing_docs)]
     Finish { deployment: DeploymentName },
+}
+
+/// The numbers of a move under pressure: shares of what the nodes have, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Load {
+    pub source: u64,
+    pub target: u64,
+    /// What the source gets rid of, in its scarcer dimension.
+    pub relief: u64,
+    /// The target once it has the replica.
+    pub target_after: u64,
+    pub footprint: Resources,
+}
+
+/// Why a replica stays on a node under pressure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skip {
+    /// Its data is there.
+    Stateful,
+    /// Its service says where it runs.
+    Bound,
+    /// It was placed or moved a moment ago.
+    PlacedRecently,
+    /// Nobody knows yet what it uses.
+    NotMeasured,
+    /// Its move would not help.
+    LittleRelief,
+    /// No other node may take it.
+    NoTarget,
+    /// Every node that may take it would be too full.
+    TargetsFull,
+    /// Every node that may take it has just been given another one.
+    TargetsBusy,
+}
+
+impl Skip {
+    /// The lower snake_case name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Skip::Stateful => "stateful",
+            Skip::Bound => "bound",
+            Skip::PlacedRecently => "placed_recently",
+            Skip::NotMeasured => "not_measured",
+            Skip::LittleRelief => "little_relief",
+            Skip::NoTarget => "no_target",
+            Skip::TargetsFull => "targets_full",
+            Skip::TargetsBusy => "targets_busy",
+        }
+    }
 }
 
 /// One observation of one replica.

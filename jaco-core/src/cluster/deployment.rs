@@ -8,6 +8,7 @@ use std::time::Duration;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::command::Skip;
 use super::rollout::Rollout;
 use crate::error::ErrorCode;
 use crate::id::{
@@ -93,6 +94,12 @@ pub struct Replica {
     /// The node that alone had failed the replica in whose stead this one came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fled_from: Option<NodeName>,
+    /// What it used lately, weighted like its node's average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Resources>,
+    /// When it was last told why it stays on a node under pressure, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skips: BTreeMap<Skip, Timestamp>,
     /// When it was placed.
     pub placed_at: Timestamp,
     /// Restarts in place.

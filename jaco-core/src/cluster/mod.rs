@@ -12,6 +12,7 @@ pub mod node;
 pub mod rollout;
 pub mod state;
 pub mod token;
+pub mod usage;
 pub mod voters;
 
 pub use apply::apply;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::usage::NodeUsage;
 use crate::error::ErrorCode;
 use crate::id::{MemberId, MeshKey, NodeName};
 use crate::manifest::spec::Resources;
@@ -27,11 +28,20 @@ pub struct Node {
     pub serial: String,
     /// What it reports of itself; absent until its first report.
     pub report: Option<NodeReport>,
+    /// What the operator called it; these win over the labels of its configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// What the leader and the operator made of it.
     pub condition: NodeCondition,
     /// Set while an operator wants it empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+    /// What it uses; absent until it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<NodeUsage>,
+    /// When a replica was last moved here to even out the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_at: Option<Timestamp>,
     /// The index at which it came back, until it has said that nothing is left there of what it
     /// should not run any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +174,24 @@ impl Node {
                 (status, _) => status,
             },
         }
+    }
+
+    /// Its labels: those of its configuration, and the operator's before them.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.configured_labels().cloned().unwrap_or_default();
+        labels.extend(self.labels.clone());
+        labels
+    }
+
+    /// One of its labels.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let configured = || self.configured_labels()?.get(key);
+        self.labels.get(key).or_else(configured).map(String::as_str)
+    }
+
+    /// The labels of its configuration; absent until it reported.
+    pub fn configured_labels(&self) -> Option<&BTreeMap<String, String>> {
+        self.report.as_ref().map(|report| &report.labels)
     }
 
     /// What its packet filter was last reported to be.

@@ -17,3 +17,4 @@ pub mod ingress;
 pub mod mesh;
 pub mod pulls;
 pub mod report;
+pub mod usage;

@@ -9,6 +9,7 @@ use crate::cluster::node::Engine;
 use crate::error::ErrorCode;
 use crate::id::{ClusterId, ReplicaId};
 use crate::manifest::spec::{ContainerSpec, Content, VolumeSpec};
+use crate::node::usage::Counters;
 use crate::time::Timestamp;
 
 /// Starts, lists and removes containers. Only those that carry the cluster's label are seen or
@@ -35,6 +36,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Creates a container with its volumes and files, and starts it. When it fails after
     /// creation the container stays, for the next observation. Returns the engine's id.
     async fn start(&self, request: &ContainerRequest) -> Result<String, RuntimeError>;
+
+    /// What a running container has spent and holds.
+    async fn usage(&self, container_id: &str) -> Result<Counters, RuntimeError>;
 
     /// Stops a container with its own signal and grace period, and removes it. One that is gone
     /// already is no error.

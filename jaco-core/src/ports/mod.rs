@@ -19,6 +19,7 @@ pub mod probe;
 pub mod project_files;
 pub mod sealer;
 pub mod self_check;
+pub mod system_probe;
 
 pub use bridge_networks::BridgeNetworks;
 pub use clock::Clock;
@@ -36,3 +37,4 @@ pub use probe::Probe;
 pub use project_files::{FileError, ListedFile, ProjectFiles};
 pub use sealer::{SealError, Sealer};
 pub use self_check::SelfCheck;
+pub use system_probe::SystemProbe;

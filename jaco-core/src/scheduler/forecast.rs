@@ -7,24 +7,48 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{decide, explain, wake};
-use crate::cluster::command::{Entry, Observed, Proposal};
+use crate::cluster::command::{Applied, Entry, Observed, Outcome, Proposal};
 use crate::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
 use crate::cluster::node::NodeCondition;
 use crate::cluster::{ClusterState, Command, apply};
 use crate::error::Error;
 use crate::id::{DeploymentName, Identity, NodeName, ReplicaId, ServiceName};
+use crate::manifest::spec::DeploymentSpec;
 use crate::time::Timestamp;
+use crate::view::changes::{Change, changes};
 
 /// A plan that is not at its end after so many rounds is shown as far as it got.
 const ROUNDS: usize = 1_000;
 
-/// What the loss of a node would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is thought to happen. Both may be; the loss then follows the change.
+#[derive(Clone, Debug, Default)]
+pub struct Thought {
+    /// An [`Command::Apply`], and on whose behalf.
+    pub change: Option<(Identity, Command)>,
+    /// The node that dies.
+    pub loss: Option<NodeName>,
+}
+
+/// What would follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Loss {
-    pub node: NodeName,
+pub struct Forecast {
+    /// The deployment that would change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentName>,
+    /// The revision that it would come to, or is at already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// The node that would be lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
     /// New replicas, and where they would run.
     pub placed: Vec<Placed>,
+    /// Replicas that would be stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<ReplicaId>,
     /// Replicas that would wait for the node, because their data is there.
     pub waiting: Vec<ReplicaId>,
     /// Services that would stay short, and why.
@@ -48,47 +72,75 @@ pub struct Short {
     pub reason: String,
 }
 
-/// What would happen if a node died now.
+/// What would follow now.
 ///
 /// # Errors
-/// `node_not_found`.
-pub fn lose(state: &ClusterState, node: &NodeName, now: Timestamp) -> Result<Loss, Error> {
-    state.node(node)?;
+/// `node_not_found`, and why the change is refused.
+pub fn foresee(state: &ClusterState, thought: &Thought, now: Timestamp) -> Result<Forecast, Error> {
+    if let Some(node) = &thought.loss {
+        state.node(node)?;
+    }
     let mut rehearsal = Rehearsal {
         state: state.clone(),
         now,
     };
     rehearsal.settle();
     let before = rehearsal.state.clone();
-    let lost = node.clone();
-    let condition = NodeCondition::Unreachable;
-    rehearsal.commit(Command::NodeCondition {
-        node: lost,
-        condition,
-    });
-    rehearsal.settle();
+    let mut forecast = Forecast {
+        node: thought.loss.clone(),
+        ..Forecast::default()
+    };
+    if let Some((identity, command)) = &thought.change {
+        let outcome = rehearsal.commit(identity, command.clone())?;
+        if let Outcome::Revision {
+            deployment,
+            revision,
+            ..
+        } = outcome
+        {
+            let spec = |state: &ClusterState| -> Option<Arc<DeploymentSpec>> {
+                let deployment = state.deployments.get(&deployment);
+                Some(Arc::clone(deployment.filter(|d| !d.deleting)?.spec()))
+            };
+            let new = spec(&rehearsal.state);
+            let old = spec(&before);
+            forecast.changes = new.map_or_else(Vec::new, |new| changes(old.as_deref(), &new));
+            forecast.deployment = Some(deployment);
+            forecast.revision = Some(revision);
+        }
+        rehearsal.settle();
+    }
+    if let Some(node) = thought.loss.clone() {
+        let condition = NodeCondition::Unreachable;
+        rehearsal.happen(Command::NodeCondition { node, condition });
+        rehearsal.settle();
+    }
     let after = &rehearsal.state;
-    let known = |id: &ReplicaId| before.replica(id).is_ok();
-    let new = after.replicas().filter(|replica| !known(&replica.id));
-    let waiting = after.replicas().filter(|replica| replica.node == *node);
-    let services = after.deployments.values().flat_map(|deployment| {
+    let lost = |replica: &&Arc<Replica>| Some(&replica.node) == thought.loss.as_ref();
+    let new = after.replicas().filter(|r| before.replica(&r.id).is_err());
+    let gone = before.replicas().filter(|r| after.replica(&r.id).is_err());
+    let id = |replica: &Arc<Replica>| replica.id.clone();
+    forecast.placed = new.map(placed).collect();
+    forecast.removed = gone.filter(|r| !lost(r)).map(id).collect();
+    forecast.waiting = after.replicas().filter(lost).map(id).collect();
+    forecast.short = short(after);
+    Ok(forecast)
+}
+
+fn short(state: &ClusterState) -> Vec<Short> {
+    let services = state.deployments.values().flat_map(|deployment| {
         let services = deployment.spec().services.iter();
         services.map(move |(name, spec)| (deployment, name, spec))
     });
     let short = services.filter_map(|(deployment, service, spec)| {
-        let cause = explain::pending(after, deployment, service, spec)?;
+        let cause = explain::pending(state, deployment, service, spec)?;
         Some(Short {
             deployment: deployment.name.clone(),
             service: service.clone(),
             reason: cause.message,
         })
     });
-    Ok(Loss {
-        node: node.clone(),
-        placed: new.map(placed).collect(),
-        waiting: waiting.map(|replica| replica.id.clone()).collect(),
-        short: short.collect(),
-    })
+    short.collect()
 }
 
 fn placed(replica: &Arc<Replica>) -> Placed {
@@ -105,15 +157,19 @@ struct Rehearsal {
 }
 
 impl Rehearsal {
-    fn commit(&mut self, command: Command) {
+    fn commit(&mut self, identity: &Identity, command: Command) -> Applied {
         let proposal = Proposal {
             at: self.now,
-            identity: Identity::new("system"),
+            identity: identity.clone(),
             command,
         };
         let index = self.state.index + 1;
+        apply(&mut self.state, &Entry { index, proposal })
+    }
+
+    fn happen(&mut self, command: Command) {
         // A refusal changes nothing, here as there.
-        drop(apply(&mut self.state, &Entry { index, proposal }));
+        drop(self.commit(&Identity::new("system"), command));
     }
 
     /// Plans and obeys until nothing is left to do.
@@ -126,7 +182,7 @@ impl Rehearsal {
                 };
                 self.now = due;
             } else {
-                self.commit(Command::Schedule(steps));
+                self.happen(Command::Schedule(steps));
             }
             self.obey();
         }
@@ -146,10 +202,10 @@ impl Rehearsal {
             let index = self.state.index;
             let observations = seen.remove(&node).unwrap_or_default();
             let name = node.clone();
-            self.commit(Command::Published { node: name, index });
+            self.happen(Command::Published { node: name, index });
             let name = node.clone();
-            self.commit(Command::Swept { node: name, index });
-            self.commit(Command::Observe { node, observations });
+            self.happen(Command::Swept { node: name, index });
+            self.happen(Command::Observe { node, observations });
         }
     }
 }

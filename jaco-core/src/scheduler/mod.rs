@@ -7,6 +7,7 @@ pub mod floor;
 pub mod forecast;
 pub mod placement;
 pub mod plan;
+mod pressure;
 mod rebalance;
 mod relocate;
 pub mod restart;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::placement::Cluster;
+use super::pressure;
 use super::rebalance;
 use super::service::{self, ServiceView};
 use super::settled::{self, Nodes};
@@ -34,6 +35,9 @@ pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
         if steps.is_empty() {
             steps.extend(rebalance::plan(state));
         }
+        if steps.is_empty() {
+            steps.extend(pressure::plan(state, &nodes, now));
+        }
         return steps;
     }
     let mut cluster = Cluster::of(state);
@@ -47,6 +51,10 @@ pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
             steps: &mut steps,
         };
         plan_deployment(&mut turn);
+    }
+    if steps.is_empty() {
+        // What cannot come to rest must not keep the others on a node under pressure.
+        steps.extend(pressure::plan(state, &nodes, now));
     }
     steps
 }

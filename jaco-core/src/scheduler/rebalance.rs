@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::placement::{Cluster, Demand, place_at, standing};
 use super::relocate::is_movable;
-use crate::cluster::command::Step;
+use crate::cluster::command::{Load, Step};
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
@@ -35,22 +35,33 @@ pub(super) fn plan(state: &ClusterState) -> Vec<Step> {
         let addressable =
             |network| state.free_addresses(&deployment.name, network, state.clock) > 0;
         if spec.networks.keys().all(addressable) && place_at(&demand, to, &mut cluster) {
-            return vec![
-                Step::Move {
-                    deployment: deployment.name.clone(),
-                    replica: from.id.clone(),
-                    to: to.clone(),
-                },
-                Step::Place {
-                    deployment: deployment.name.clone(),
-                    service: name.clone(),
-                    revision: deployment.current,
-                    node: to.clone(),
-                },
-            ];
+            return steps(deployment, from, to, None);
         }
     }
     Vec::new()
+}
+
+/// The steps of one move.
+pub(super) fn steps(
+    deployment: &Deployment,
+    from: &Replica,
+    to: &NodeName,
+    load: Option<Load>,
+) -> Vec<Step> {
+    vec![
+        Step::Move {
+            deployment: deployment.name.clone(),
+            replica: from.id.clone(),
+            to: to.clone(),
+            load,
+        },
+        Step::Place {
+            deployment: deployment.name.clone(),
+            service: from.service.clone(),
+            revision: deployment.current,
+            node: to.clone(),
+        },
+    ]
 }
 
 /// A replica on the fullest node and the emptiest node, when they are more than one apart.

@@ -1,8 +1,8 @@
 //! A second chance elsewhere: what its node alone fails goes to another node, once, before it is
 //! given up (spec 05, Health and restarts).
 //!
-//! Invariants (`tests/relocate_props.rs`): a replica is relocated once; what several nodes fail, and
-//! what is bound to its node, stays where it is.
+//! Invariants (`tests/relocate_props.rs`): a replica is relocated once; what several nodes fail,
+//! and what is bound to its node, stays where it is.
 
 use std::sync::Arc;
 

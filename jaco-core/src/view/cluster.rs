@@ -76,9 +76,9 @@ pub struct NodeRow {
     /// `docker <version>`, or `unreachable`.
     pub engine: String,
     pub labels: BTreeMap<String, String>,
-    /// Reserved and available thousandths of a core.
+    /// Thousandths of a core.
     pub cpu: Usage,
-    /// Reserved and available bytes.
+    /// Bytes.
     pub memory: Usage,
     /// While it is being emptied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,12 +115,15 @@ pub enum IsolationState {
     Unavailable,
 }
 
-/// What is reserved of what there is.
+/// What is reserved and what is used, over the last minutes, of what there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Usage {
     pub reserved: u64,
     pub capacity: u64,
+    /// Absent until the node said so, and when that is too long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
 }
 
 /// `jaco token list`; no secret is in it.
@@ -194,6 +197,8 @@ pub fn nodes(state: &ClusterState) -> NodeList {
             .engine()
             .map(|engine| engine.capacity)
             .unwrap_or_default();
+        let used = node.usage.filter(|usage| usage.counts(state.clock));
+        let used = used.map(|usage| usage.average);
         let (cpu, memory) = reserved.get(&node.name).copied().unwrap_or_default();
         NodeRow {
             hostname: node.name.clone(),
@@ -213,18 +218,16 @@ pub fn nodes(state: &ClusterState) -> NodeList {
                 || "unreachable".to_owned(),
                 |e| format!("docker {}", e.version),
             ),
-            labels: node
-                .report
-                .as_ref()
-                .map(|report| report.labels.clone())
-                .unwrap_or_default(),
+            labels: node.labels(),
             cpu: Usage {
                 reserved: cpu,
                 capacity: capacity.cpu_millis,
+                used: used.map(|used| used.cpu_millis),
             },
             memory: Usage {
                 reserved: memory,
                 capacity: capacity.memory_bytes,
+                used: used.map(|used| used.memory_bytes),
             },
             drain: drain_row(state, node),
         }

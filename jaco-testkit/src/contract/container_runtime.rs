@@ -37,6 +37,7 @@ pub async fn suite(runtime: &dyn ContainerRuntime, world: &World) {
     a_pull_fetches_an_image_and_tells_its_progress(runtime, world).await;
     a_pull_of_what_nobody_has_fails_with_the_reason(runtime, world).await;
     a_started_container_is_observed_as_asked(runtime, world).await;
+    what_runs_has_used_something(runtime, world).await;
     starting_again_changes_nothing(runtime, world).await;
     an_ended_container_shows_its_status(runtime, world).await;
     a_leftover_gives_way_to_a_new_attempt(runtime, world).await;
@@ -72,6 +73,15 @@ pub fn request(world: &World, name: &str, spec: &ContainerSpec) -> ContainerRequ
         volumes: BTreeMap::new(),
         contents: BTreeMap::new(),
     }
+}
+
+async fn what_runs_has_used_something(runtime: &dyn ContainerRuntime, world: &World) {
+    let running = request(world, "contract-usage", &world.running);
+    let id = runtime.start(&running).await.expect("it starts");
+    let used = runtime.usage(&id).await.expect("it runs");
+    assert!(used.cpu_micros > 0 && used.memory_bytes > 0, "{used:?}");
+    runtime.remove(&id).await.expect("it is removed");
+    runtime.usage(&id).await.expect_err("it is gone");
 }
 
 async fn it_describes_itself(runtime: &dyn ContainerRuntime) {

@@ -10,12 +10,19 @@ use jaco_core::cluster::node::Engine;
 use jaco_core::id::{ClusterId, ReplicaId};
 use jaco_core::manifest::spec::{Healthcheck, Resources, VolumeSpec};
 use jaco_core::node::bridges::CLUSTER_LABEL;
+use jaco_core::node::usage::Counters;
 use jaco_core::ports::container_runtime::{
     ContainerNetwork, ContainerRequest, ContainerStatus, HealthStatus, ObservedContainer,
     PullProgress, RuntimeEvents,
 };
 use jaco_core::ports::{Clock, ContainerRuntime, RuntimeError};
 use jaco_core::time::Timestamp;
+
+/// What every container has used: little.
+const IDLE: Counters = Counters {
+    cpu_micros: 1_000,
+    memory_bytes: 1 << 20,
+};
 
 /// What the containers of an image do once started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,6 +273,14 @@ impl ContainerRuntime for FakeRuntime {
         state.containers.insert(id.clone(), container);
         state.wake(&id);
         outcome.map(|()| id)
+    }
+
+    async fn usage(&self, container_id: &str) -> Result<Counters, RuntimeError> {
+        let state = self.engine()?;
+        let running = |one: &&Container| one.status == ContainerStatus::Running;
+        let container = state.containers.get(container_id).filter(running);
+        let gone = || RuntimeError::Refused(format!("no container {container_id} runs"));
+        container.map(|_| IDLE).ok_or_else(gone)
     }
 
     async fn remove(&self, container_id: &str) -> Result<(), RuntimeError> {

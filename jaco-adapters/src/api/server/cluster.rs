@@ -156,6 +156,25 @@ impl Cluster for Api {
         document(&json!({"hostname": node, "draining": drain})).map(Response::new)
     }
 
+    async fn label_node(
+        &self,
+        request: Request<proto::LabelNodeRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let node = NodeName::new(request.hostname);
+        let command = Command::NodeLabel {
+            node: node.clone(),
+            set: request.set.into_iter().collect(),
+            remove: request.remove.into_iter().collect(),
+        };
+        self.plane.write(&caller, command).await.map_err(refuse)?;
+        // The leader has applied it; this node may be a moment behind.
+        let state = self.plane.state(true).await.map_err(refuse)?;
+        let labels = state.node(&node).map_err(refuse)?.labels();
+        document(&json!({"hostname": node, "labels": labels})).map(Response::new)
+    }
+
     async fn remove_node(
         &self,
         request: Request<proto::RemoveNodeRequest>,

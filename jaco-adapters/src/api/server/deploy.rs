@@ -1,11 +1,14 @@
 //! `Deploy`: manifests in, status out.
 
+use std::sync::Arc;
+
 use jaco_core::cluster::addresses::Scope;
 use jaco_core::cluster::{Command, Outcome};
 use jaco_core::error::Error;
-use jaco_core::id::{DeploymentName, Domain, NodeName, ReplicaId, ServiceName};
+use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
+use jaco_core::manifest::{Bundle, parse};
 use jaco_core::ports::control_plane::Caller;
-use jaco_core::scheduler::forecast;
+use jaco_core::scheduler::forecast::{self, Thought};
 use jaco_core::view;
 use jaco_core::view::changes::Applied;
 use serde_json::json;
@@ -15,6 +18,27 @@ use super::{Api, refuse};
 use crate::api::convert::{document, invalid};
 use crate::transport::proto::v1 as proto;
 use crate::transport::proto::v1::deploy_server::Deploy;
+
+#[allow(clippy::result_large_err)] // what the generated traits return
+fn bundle(bytes: &[u8]) -> Result<Bundle, Status> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| invalid("bundle", format!("the bundle is malformed: {error}")))
+}
+
+/// What applying manifests would write.
+#[allow(clippy::result_large_err)] // what the generated traits return
+fn change(caller: &Caller, bytes: &[u8]) -> Result<Command, Status> {
+    let bundle = bundle(bytes)?;
+    let spec = parse(&bundle).map_err(|report| {
+        let empty = || Error::internal("an empty report");
+        refuse(report.to_error().unwrap_or_else(empty))
+    })?;
+    Ok(Command::Apply {
+        bundle: Arc::new(bundle),
+        spec: Arc::new(spec),
+        privileged: caller.may_run_privileged,
+    })
+}
 
 /// An empty text means: not given.
 pub(super) fn given<T: From<String>>(text: String) -> Option<T> {
@@ -29,10 +53,28 @@ impl Deploy for Api {
     ) -> Result<Response<proto::Document>, Status> {
         let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let bundle = serde_json::from_slice(&request.bundle)
-            .map_err(|error| invalid("bundle", format!("the bundle is malformed: {error}")))?;
+        let bundle = bundle(&request.bundle)?;
         let applied = self.plane.deploy(&caller, bundle, request.dry_run).await;
         document(&applied.map_err(refuse)?).map(Response::new)
+    }
+
+    async fn plan(
+        &self,
+        request: Request<proto::PlanRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let request = request.into_inner();
+        let state = self.plane.state(false).await.map_err(refuse)?;
+        let change = match request.bundle.is_empty() {
+            true => None,
+            false => Some((caller.identity.clone(), change(&caller, &request.bundle)?)),
+        };
+        let thought = Thought {
+            change,
+            loss: given(request.lose),
+        };
+        let forecast = forecast::foresee(&state, &thought, state.clock);
+        document(&forecast.map_err(refuse)?).map(Response::new)
     }
 
     async fn delete(
@@ -126,10 +168,6 @@ impl Deploy for Api {
                 let detail = view::replica::detail(&state, &ReplicaId::new(name));
                 document(&detail.map_err(refuse)?)
             }
-            "loss" => {
-                let loss = forecast::lose(&state, &NodeName::new(name), state.clock);
-                document(&loss.map_err(refuse)?)
-            }
             "route" => {
                 let domain = Domain::new(name.to_ascii_lowercase());
                 let detail = view::route::detail(&state, &self.plane.node(), &domain);
@@ -178,7 +216,7 @@ impl Api {
         let old = before
             .deployments
             .get(deployment)
-            .map(|d| std::sync::Arc::clone(d.spec()));
+            .map(|d| Arc::clone(d.spec()));
         let outcome = self.plane.write(caller, command).await.map_err(refuse)?;
         let Outcome::Revision {
             deployment,

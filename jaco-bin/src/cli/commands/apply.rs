@@ -1,6 +1,7 @@
 //! `apply`: resolve, show what changes, commit, and wait until it runs.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -17,7 +18,7 @@ use crate::cli::{Context, Failure, diagnostics, files};
 use super::status::progress_lines;
 
 pub(in crate::cli) async fn run(context: &Context, args: &Apply) -> Result<(), Failure> {
-    let bundle = resolve(context, args)?;
+    let bundle = resolve(context, &args.jaco, args.compose.as_deref(), &args.profiles)?;
     let client = client(&context.global)?;
     let bytes = serde_json::to_vec(&bundle).map_err(Error::internal)?;
     let request = |dry_run| messages::ApplyRequest {
@@ -63,9 +64,15 @@ fn revision_line(applied: &Applied) -> String {
     }
 }
 
-fn resolve(context: &Context, args: &Apply) -> Result<Bundle, Failure> {
-    let manifests = files::read(&args.jaco, args.compose.as_deref())?;
-    let resolved = manifests.resolve(&args.profiles);
+/// The manifests as they are sent; tells what is wrong with them.
+pub(super) fn resolve(
+    context: &Context,
+    jaco: &Path,
+    compose: Option<&Path>,
+    profiles: &[String],
+) -> Result<Bundle, Failure> {
+    let manifests = files::read(jaco, compose)?;
+    let resolved = manifests.resolve(profiles);
     for notice in &resolved.notices {
         context
             .printer
@@ -89,7 +96,8 @@ fn resolve(context: &Context, args: &Apply) -> Result<Bundle, Failure> {
     }
 }
 
-fn describe(change: &Change) -> String {
+/// A change in a line.
+pub(super) fn describe(change: &Change) -> String {
     let sign = match change.action {
         Action::Added => '+',
         Action::Changed => '~',

@@ -1,13 +1,13 @@
-//! `node issue-join-token`, `join`, `list`, `drain`, `undrain`, `remove`.
+//! `node issue-join-token`, `join`, `list`, `drain`, `undrain`, `label`, `remove`.
 
 mod drain;
 
 use std::time::{Duration, Instant};
 
-use jaco_core::view::cluster::{ClusterStatus, NodeList, Usage};
+use jaco_core::view::cluster::{ClusterStatus, NodeList, NodeRow, Usage};
 use serde_json::{Value, json};
 
-use crate::cli::args::NodeCommand;
+use crate::cli::args::{Labelling, NodeCommand};
 use crate::cli::printer::{table, upper};
 use crate::cli::wiring::{client, messages, patiently};
 use crate::cli::{Context, Failure, systemd};
@@ -45,6 +45,7 @@ pub(in crate::cli) async fn run(context: &Context, command: NodeCommand) -> Resu
             let words = |_: &Value| format!("{hostname} takes replicas again\n");
             context.printer.document(&answer, words)
         }
+        NodeCommand::Label { hostname, labels } => label(context, hostname, labels).await,
         NodeCommand::Remove { hostname, force } => remove(context, hostname, force).await,
     }
 }
@@ -130,6 +131,7 @@ async fn list(context: &Context) -> Result<(), Failure> {
                 node.engine.clone(),
                 cores(node.cpu),
                 gibibytes(node.memory),
+                load(node),
                 labels.collect::<Vec<_>>().join(","),
             ]
         });
@@ -143,11 +145,19 @@ async fn list(context: &Context) -> Result<(), Failure> {
                 "ENGINE",
                 "CPU",
                 "MEMORY",
+                "LOAD",
                 "LABELS",
             ],
             rows,
         )
     })
+}
+
+/// The larger share of CPU and memory that is in use.
+fn load(node: &NodeRow) -> String {
+    let share = |usage: Usage| (usage.used? * 100).checked_div(usage.capacity);
+    let share = share(node.cpu).max(share(node.memory));
+    share.map_or_else(|| "-".to_owned(), |share| format!("{share}%"))
 }
 
 #[allow(clippy::cast_precision_loss)] // shown with one decimal
@@ -167,6 +177,26 @@ fn gibibytes(usage: Usage) -> String {
         gibi(usage.reserved),
         gibi(usage.capacity)
     )
+}
+
+async fn label(context: &Context, hostname: String, labels: Vec<Labelling>) -> Result<(), Failure> {
+    let client = client(&context.global)?;
+    let mut request = messages::LabelNodeRequest {
+        hostname: hostname.clone(),
+        ..Default::default()
+    };
+    for Labelling { key, value } in labels {
+        match value {
+            Some(value) => drop(request.set.insert(key, value)),
+            None => request.remove.push(key),
+        }
+    }
+    let answer: Value = patiently(|| client.label_node(request.clone())).await?;
+    context.printer.document(&answer, |answer| {
+        let labels = answer["labels"].as_object().into_iter().flatten();
+        let words = labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
+        format!("{hostname}: {}\n", words.collect::<Vec<_>>().join(","))
+    })
 }
 
 async fn remove(context: &Context, hostname: String, force: bool) -> Result<(), Failure> {

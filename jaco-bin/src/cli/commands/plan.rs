@@ -1,26 +1,55 @@
-//! `plan --lose`: what the loss of a node would do. `why`: what holds one replica, and where.
+//! `plan`: what an apply, or the loss of a node, would do. `why`: what holds one replica, and where.
 
-use jaco_core::scheduler::forecast::Loss;
+use std::path::Path;
+
+use jaco_core::error::Error;
+use jaco_core::scheduler::forecast::Forecast;
 use jaco_core::view::replica::ReplicaDetail;
 
+use crate::cli::args::Plan;
 use crate::cli::printer::upper;
+use crate::cli::wiring::{client, messages, patiently};
 use crate::cli::{Context, Failure};
 
-use super::get;
+use super::{apply, get};
 
-pub(in crate::cli) async fn lose(context: &Context, node: String) -> Result<(), Failure> {
-    get::get(context, "loss", node, false, loss).await
+pub(in crate::cli) async fn run(context: &Context, args: &Plan) -> Result<(), Failure> {
+    let here = || args.lose.is_none().then_some(Path::new("jaco.yaml"));
+    let jaco = args.jaco.as_deref().or_else(here);
+    let bundle = match jaco {
+        Some(jaco) => {
+            let bundle = apply::resolve(context, jaco, args.compose.as_deref(), &args.profiles)?;
+            serde_json::to_vec(&bundle).map_err(Error::internal)?
+        }
+        None => Vec::new(),
+    };
+    let client = client(&context.global)?;
+    let request = messages::PlanRequest {
+        bundle,
+        lose: args.lose.clone().unwrap_or_default(),
+    };
+    let forecast: Forecast = patiently(|| client.plan(request.clone())).await?;
+    context.printer.document(&forecast, told)
 }
 
-fn loss(loss: &Loss) -> String {
-    let mut lines = vec![format!("If {} were lost now:", loss.node)];
-    let placed = loss.placed.iter();
+fn told(forecast: &Forecast) -> String {
+    let mut lines: Vec<String> = forecast.changes.iter().map(apply::describe).collect();
+    let applied = forecast.deployment.iter().zip(forecast.revision);
+    let applied = applied.map(|(name, revision)| format!("{name} at revision {revision}"));
+    let lost = forecast.node.iter().map(|node| format!("{node} lost"));
+    let events: Vec<String> = applied.chain(lost).collect();
+    lines.push(format!("With {}:", events.join(", then ")));
+    let heading = lines.len();
+    let placed = forecast.placed.iter();
     lines.extend(placed.map(|new| format!("  + {} on {}", new.replica, new.node)));
-    let waiting = loss.waiting.iter();
-    lines.extend(waiting.map(|id| format!("  = {id} waits for {} with its data", loss.node)));
-    let short = loss.short.iter();
+    let removed = forecast.removed.iter();
+    lines.extend(removed.map(|id| format!("  - {id}")));
+    let node = forecast.node.as_ref();
+    let waiting = forecast.waiting.iter().zip(node.into_iter().cycle());
+    lines.extend(waiting.map(|(id, node)| format!("  = {id} waits for {node} with its data")));
+    let short = forecast.short.iter();
     lines.extend(short.map(|s| format!("  ! {}/{}: {}", s.deployment, s.service, s.reason)));
-    if lines.len() == 1 {
+    if lines.len() == heading {
         lines.push("  nothing would have to move".to_owned());
     }
     lines.join("\n") + "\n"

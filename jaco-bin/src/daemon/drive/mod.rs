@@ -13,6 +13,7 @@ pub(super) mod published;
 pub(super) mod runtime;
 pub(super) mod scheduler;
 mod starts;
+pub(super) mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
     BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, DnsResponder, Firewall,
-    HostNetwork, IngressProxy, Mesh, RuntimeError,
+    HostNetwork, IngressProxy, Mesh, RuntimeError, SystemProbe,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -35,6 +36,7 @@ pub(super) struct Member {
     pub(super) name: NodeName,
     pub(super) cluster: ClusterId,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) system: Arc<dyn SystemProbe>,
     pub(super) consensus: Arc<dyn Consensus>,
     pub(super) runtime: Arc<dyn ContainerRuntime>,
     pub(super) logs: Arc<dyn ContainerLogs>,

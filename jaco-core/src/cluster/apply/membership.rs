@@ -1,5 +1,6 @@
 //! Forming the cluster, and who is in it (spec 04).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::addresses::Pool;
@@ -103,8 +104,11 @@ fn admit(state: &mut ClusterState, node: &NewNode, pool: MeshPool) -> Result<u64
         mesh_address,
         serial: node.serial.clone(),
         report: None,
+        labels: BTreeMap::new(),
         condition: NodeCondition::Reachable,
         drain: None,
+        usage: None,
+        received_at: None,
         returned: None,
         published: 0,
         joined_at: state.clock,
@@ -122,6 +126,62 @@ pub(super) fn update(
     change(Arc::make_mut(&mut node));
     state.nodes.insert(name.clone(), node);
     Ok(Outcome::Done)
+}
+
+/// Calls a node something, or does not any more. What its configuration says cannot be removed
+/// here, only called otherwise.
+pub(super) fn label(
+    state: &mut ClusterState,
+    identity: &Identity,
+    name: &NodeName,
+    set: &BTreeMap<String, String>,
+    remove: &BTreeSet<String>,
+) -> Applied {
+    let node = Arc::clone(state.node(name)?);
+    let invalid = |message: String| {
+        Err(Error::new(ErrorCode::ValidationFailed, message).with("field", "labels"))
+    };
+    for (key, value) in set {
+        if !is_label(key) || !(value.is_empty() || is_label(value)) {
+            return invalid(format!(
+                "\"{key}={value}\" is not a label like zone=north-1"
+            ));
+        }
+    }
+    if let Some(both) = remove.iter().find(|key| set.contains_key(*key)) {
+        return invalid(format!("label \"{both}\" is both set and removed"));
+    }
+    let configured = node.configured_labels();
+    let fixed = |key: &&String| {
+        let is_configured = configured.is_some_and(|labels| labels.contains_key(*key));
+        is_configured && !node.labels.contains_key(*key)
+    };
+    if let Some(fixed) = remove.iter().find(fixed) {
+        return invalid(format!(
+            "label \"{fixed}\" is of node_labels in the configuration of \"{name}\""
+        ));
+    }
+    let mut labels = node.labels.clone();
+    labels.retain(|key, _| !remove.contains(key));
+    labels.extend(set.clone());
+    if labels == node.labels {
+        return Ok(Outcome::Done);
+    }
+    update(state, name, |node| node.labels = labels)?;
+    let words = set.iter().map(|(key, value)| format!("{key}={value}"));
+    let words: Vec<String> = words
+        .chain(remove.iter().map(|key| format!("{key}-")))
+        .collect();
+    let payload: &[(&str, &dyn std::fmt::Display)] =
+        &[("node", name), ("labels", &words.join(" "))];
+    record(state, identity, EventType::NodeLabel, payload);
+    Ok(Outcome::Done)
+}
+
+/// Letters, digits and `._/-`, as constraints can name them.
+fn is_label(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    !text.is_empty() && text.len() <= 128 && text.chars().all(allowed)
 }
 
 /// Begins to empty a node, or lets it take replicas again.

@@ -8,6 +8,7 @@ mod membership;
 mod rollouts;
 mod schedule;
 mod tokens;
+mod usage;
 
 pub use deploy::service_not_found;
 pub use tokens::check_join;
@@ -60,6 +61,12 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             membership::join(state, identity, token_hash, node)
         }
         Command::NodeReport { node, report } => membership::report(state, node, report),
+        Command::NodeUsage {
+            node,
+            used,
+            interval,
+            replicas,
+        } => usage::report(state, node, *used, *interval, replicas),
         Command::IsolationRepaired { node, diff } => membership::repaired(state, node, diff),
         Command::NodeCondition { node, condition } => {
             membership::condition(state, node, *condition)
@@ -68,6 +75,9 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             node.returned = node.returned.filter(|returned| returned > index);
         }),
         Command::NodeDrain { node, drain } => membership::drain(state, node, *drain),
+        Command::NodeLabel { node, set, remove } => {
+            membership::label(state, identity, node, set, remove)
+        }
         Command::NodeRemove { node, force } => membership::remove(state, identity, node, *force),
         Command::TokenIssue {
             hash,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{membership, rollouts};
+use super::{membership, rollouts, usage};
 use crate::cluster::addresses;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::Step;
@@ -27,14 +27,13 @@ pub(super) fn step(state: &mut ClusterState, step: &Step) {
             deployment,
             replica,
             to,
-        } => {
-            change(state, deployment, replica, |replica| {
-                replica.move_to = Some(to.clone());
-            });
-            let payload: &[(&str, &dyn std::fmt::Display)] = &[("replica", replica), ("to", to)];
-            let system = Identity::new("system");
-            record(state, &system, EventType::RebalanceMoved, payload);
-        }
+            load,
+        } => usage::move_to(state, deployment, replica, to, load.as_ref()),
+        Step::Skip {
+            deployment,
+            replica,
+            reason,
+        } => usage::skip(state, deployment, replica, *reason),
         Step::Relocate {
             deployment,
             replica,
@@ -194,6 +193,8 @@ fn place(
         phase: Phase::Active,
         move_to: None,
         fled_from: None,
+        usage: None,
+        skips: BTreeMap::new(),
         placed_at: state.clock,
         restarts: Restarts::default(),
         observed: Observation::default(),
@@ -220,7 +221,7 @@ fn replica_id(
 }
 
 /// Changes one replica where it stands.
-fn change(
+pub(super) fn change(
     state: &mut ClusterState,
     name: &DeploymentName,
     id: &ReplicaId,

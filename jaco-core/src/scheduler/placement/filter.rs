@@ -96,11 +96,7 @@ pub(in crate::scheduler) fn standing(
 fn holds(node: &Node, constraint: &Constraint) -> bool {
     let actual = match &constraint.attribute {
         Attribute::Hostname => Some(node.name.as_str()),
-        Attribute::Label(key) => node
-            .report
-            .as_ref()
-            .and_then(|report| report.labels.get(key))
-            .map(String::as_str),
+        Attribute::Label(key) => node.label(key),
         Attribute::Arch => node.engine().map(|engine| engine.arch.as_str()),
     };
     (actual == Some(constraint.value.as_str())) == constraint.equal
