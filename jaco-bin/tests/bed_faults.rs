@@ -8,15 +8,12 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
 use support::{apply, bed, deploy_web, leader, refusal, replicas, voters};
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// A cluster of three voters that runs a replica of `web` on each.
 fn three_webs(name: &str) -> (Bed, Project) {
