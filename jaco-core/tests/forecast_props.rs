@@ -96,7 +96,8 @@ proptest! {
         new.retain(|id, _| !before.contains(id));
         prop_assert_eq!(placed.collect::<BTreeMap<_, _>>(), new);
         let gone: Vec<_> = before.into_iter().filter(|id| !after.contains_key(id)).collect();
-        prop_assert_eq!(told.removed.into_iter().collect::<BTreeSet<_>>(), gone.into_iter().collect());
+        let told_gone: BTreeSet<_> = told.removed.into_iter().collect();
+        prop_assert_eq!(told_gone, gone.into_iter().collect());
         let large = cluster.state.replicas().filter(|r| r.service.as_str() == "large").count();
         let is_short = large < now_wanted[0] as usize;
         prop_assert_eq!(told.short.iter().any(|s| s.service.as_str() == "large"), is_short);

@@ -7,6 +7,7 @@ pub mod floor;
 pub mod forecast;
 pub mod placement;
 pub mod plan;
+pub mod planner;
 mod pressure;
 mod rebalance;
 mod relocate;
@@ -14,15 +15,16 @@ pub mod restart;
 mod rollout;
 mod service;
 mod settled;
-pub mod wake;
+mod wake;
 
 pub use plan::plan;
+pub use planner::Planner;
 
 use crate::cluster::command::Step;
 use crate::cluster::state::ClusterState;
 use crate::time::Timestamp;
 
 /// What the leader commits: the plan, as far as the check of the floor lets it pass.
-pub fn decide(state: &ClusterState, now: Timestamp) -> Vec<Step> {
-    floor::guard(state, plan(state, now), now)
+pub fn decide(planner: &mut Planner, state: &ClusterState, now: Timestamp) -> Vec<Step> {
+    floor::guard(state, planner.plan(state, now), now)
 }

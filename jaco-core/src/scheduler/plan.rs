@@ -8,12 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::barrier;
 use super::placement::Cluster;
-use super::pressure;
-use super::rebalance;
+use super::planner::Planner;
 use super::service::{self, ServiceView};
-use super::settled::{self, Nodes};
-use super::{barrier, drain};
 use crate::cluster::command::Step;
 use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::node::NodeStatus;
@@ -24,39 +22,7 @@ use crate::time::Timestamp;
 
 /// The next steps; empty when there is nothing to do until the state or the clock moves on.
 pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
-    let mut steps = drain::timeouts(state, now);
-    let nodes = Nodes::of(state);
-    let mut restless = state
-        .deployments
-        .values()
-        .filter(|deployment| !settled::is_settled(&nodes, deployment))
-        .peekable();
-    if restless.peek().is_none() {
-        if steps.is_empty() {
-            steps.extend(rebalance::plan(state));
-        }
-        if steps.is_empty() {
-            steps.extend(pressure::plan(state, &nodes, now));
-        }
-        return steps;
-    }
-    let mut cluster = Cluster::of(state);
-    for deployment in restless {
-        let mut turn = Turn {
-            state,
-            deployment,
-            now,
-            cluster: &mut cluster,
-            addresses: BTreeMap::new(),
-            steps: &mut steps,
-        };
-        plan_deployment(&mut turn);
-    }
-    if steps.is_empty() {
-        // What cannot come to rest must not keep the others on a node under pressure.
-        steps.extend(pressure::plan(state, &nodes, now));
-    }
-    steps
+    Planner::default().plan(state, now)
 }
 
 /// One deployment's turn within a plan: what it looks at, and what it has decided so far.
@@ -155,8 +121,22 @@ impl<'a> Turn<'a, '_> {
     }
 }
 
-fn plan_deployment(turn: &mut Turn<'_, '_>) {
-    let deployment = turn.deployment;
+/// Decides for one deployment.
+pub(super) fn plan_deployment(
+    state: &ClusterState,
+    deployment: &Arc<Deployment>,
+    now: Timestamp,
+    cluster: &mut Cluster,
+    steps: &mut Vec<Step>,
+) {
+    let turn = &mut Turn {
+        state,
+        deployment,
+        now,
+        cluster,
+        addresses: BTreeMap::new(),
+        steps,
+    };
     if deployment.deleting {
         plan_delete(turn);
         return;

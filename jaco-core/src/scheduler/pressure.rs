@@ -5,19 +5,19 @@
 //! uniformly busy cluster makes none; one move at a time.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::placement::{Cluster, Demand, verdicts};
 use super::rebalance;
 use super::relocate::is_movable;
-use super::settled::{self, Nodes};
 use crate::cluster::command::{Load, Skip, Step};
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::node::{Node, NodeStatus};
 use crate::cluster::state::ClusterState;
 use crate::cluster::usage::{Dimension, TRIGGER, pressure, share};
-use crate::id::NodeName;
+use crate::id::{DeploymentName, NodeName};
 use crate::manifest::spec::{Placement, Resources, ServiceSpec};
 use crate::time::Timestamp;
 
@@ -38,8 +38,18 @@ const TARGET_REST: Duration = Duration::from_secs(120);
 /// A reason is told again after so long.
 const TOLD_FOR: Duration = Duration::from_secs(600);
 
-/// The next move, or why there is none.
-pub(super) fn plan(state: &ClusterState, nodes: &Nodes<'_>, now: Timestamp) -> Vec<Step> {
+/// True while some node is under pressure: only then is there anything to plan.
+pub(super) fn is_lasting(state: &ClusterState, now: Timestamp) -> bool {
+    source(state, now).is_some()
+}
+
+/// The next move, or why there is none. What is restless is left alone.
+pub(super) fn plan(
+    state: &ClusterState,
+    restless: &BTreeSet<DeploymentName>,
+    now: Timestamp,
+    cluster: &mut Cluster,
+) -> Vec<Step> {
     let Some(source) = source(state, now) else {
         return Vec::new();
     };
@@ -49,11 +59,10 @@ pub(super) fn plan(state: &ClusterState, nodes: &Nodes<'_>, now: Timestamp) -> V
     if !apart || is_moving(state, &source, now) {
         return Vec::new();
     }
-    let mut cluster = Cluster::of(state);
     let mut best: Option<Candidate<'_>> = None;
     let mut skips = Vec::new();
     for deployment in state.deployments.values() {
-        if deployment.deleting || !settled::is_settled(nodes, deployment) {
+        if restless.contains(&deployment.name) {
             continue;
         }
         cluster.enter(deployment);
@@ -67,7 +76,7 @@ pub(super) fn plan(state: &ClusterState, nodes: &Nodes<'_>, now: Timestamp) -> V
                 targets: &targets,
                 now,
             };
-            match scene.judge(&mut cluster) {
+            match scene.judge(cluster) {
                 Ok(candidate) if best.as_ref().is_none_or(|best| candidate.beats(best)) => {
                     best = Some(candidate);
                 }
