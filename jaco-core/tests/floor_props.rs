@@ -103,7 +103,7 @@ fn a_breach_is_held_told_once_and_ends_in_a_paused_rollout() {
         running: 0,
         floor: 2,
     };
-    assert_eq!(passed, [hold.clone()]);
+    assert_eq!(passed, std::slice::from_ref(&hold));
     cluster.must(Command::Schedule(passed));
     let rollout = &cluster.state.deployments[&name()].rollouts["web"];
     assert_eq!(rollout.status, RolloutStatus::Paused);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jaco_core::cluster::addresses::{ADDRESSES_PER_NETWORK, REST};
 use jaco_core::cluster::command::Step;
 use jaco_core::cluster::deployment::{Phase, Replica, ReplicaState};
-use jaco_core::cluster::node::{Isolation, NodeCondition, NodeStatus};
+use jaco_core::cluster::node::{Isolation, NodeCondition};
 use jaco_core::cluster::rollout::RolloutStatus;
 use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{DeploymentName, NodeName, ServiceName};
@@ -364,35 +364,6 @@ fn regression_a_daemon_that_starts_again_keeps_what_runs() {
         cluster.must(Command::NodeReport { node, report });
         assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
     }
-}
-
-#[test]
-fn a_node_that_returns_is_ready_once_nothing_old_is_left_on_it() {
-    let mut cluster = Cluster::of(2);
-    web(&mut cluster, service(2, "a"));
-    cluster.settle();
-    let back = |cluster: &mut Cluster, condition| {
-        let node = node(2);
-        cluster.must(Command::NodeCondition { node, condition });
-    };
-    back(&mut cluster, NodeCondition::Unreachable);
-    cluster.settle();
-    back(&mut cluster, NodeCondition::Reachable);
-    let status = |cluster: &Cluster| cluster.state.nodes[&node(2)].status();
-    assert_eq!(status(&cluster), NodeStatus::Joining);
-    assert_eq!(plan(&cluster.state, cluster.now), Vec::new());
-    // A word from before it came back says nothing.
-    let (node, index) = (node(2), cluster.state.index);
-    let early = index - 1;
-    let name = node.clone();
-    cluster.must(Command::Swept {
-        node: name,
-        index: early,
-    });
-    assert_eq!(status(&cluster), NodeStatus::Joining);
-    cluster.must(Command::Swept { node, index });
-    assert_eq!(status(&cluster), NodeStatus::Ready);
-    assert!(cluster.schedule(), "it gets its share");
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(super) fn move_to(
     };
     let from = replica.node.clone();
     schedule::change(state, name, id, |replica| {
-        replica.move_to = Some(to.clone())
+        replica.move_to = Some(to.clone());
     });
     let now = state.clock;
     change(state, to, |node| node.received_at = Some(now));
