@@ -26,6 +26,11 @@ fn drain(replica: &Replica) -> Step {
     }
 }
 
+fn drain_all(cluster: &Cluster) -> Vec<Step> {
+    let replicas = cluster.state.replicas();
+    replicas.map(|replica| drain(replica)).collect()
+}
+
 fn stop(replica: &Replica) -> Step {
     let (deployment, replica) = (name(), replica.id.clone());
     Step::Stop {
@@ -91,11 +96,7 @@ proptest! {
 #[test]
 fn a_breach_is_held_told_once_and_ends_in_a_paused_rollout() {
     let mut cluster = rolling(3, 1);
-    let steps: Vec<Step> = cluster
-        .state
-        .replicas()
-        .map(|replica| drain(replica))
-        .collect();
+    let steps = drain_all(&cluster);
     let passed = floor::guard(&cluster.state, steps.clone(), cluster.now);
     let hold = Step::Hold {
         deployment: name(),
@@ -124,22 +125,14 @@ fn what_has_no_floor_passes() {
     let plain = deployment("d", [("agent", agent), ("web", service(1, "a"))]);
     cluster.deploy(plain).unwrap();
     cluster.settle();
-    let steps: Vec<Step> = cluster
-        .state
-        .replicas()
-        .map(|replica| drain(replica))
-        .collect();
+    let steps = drain_all(&cluster);
     assert_eq!(
         floor::guard(&cluster.state, steps.clone(), cluster.now),
         steps
     );
     // Nor has a deployment that is deleted.
     let mut cluster = rolling(3, 1);
-    let steps: Vec<Step> = cluster
-        .state
-        .replicas()
-        .map(|replica| drain(replica))
-        .collect();
+    let steps = drain_all(&cluster);
     cluster.must(Command::Delete { deployment: name() });
     assert_eq!(
         floor::guard(&cluster.state, steps.clone(), cluster.now),

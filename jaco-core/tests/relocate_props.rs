@@ -65,7 +65,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_one_node_fails_runs_elsewhere_in_the_end(replicas_wanted in 1..7u32, sick in 1..4usize) {
+    fn what_one_node_fails_runs_elsewhere_in_the_end(
+        replicas_wanted in 1..7u32,
+        sick in 1..4usize,
+    ) {
         let mut cluster = Cluster::of(3);
         web(&mut cluster, service(replicas_wanted, "a"));
         run(&mut cluster, &bad(&[sick]));
