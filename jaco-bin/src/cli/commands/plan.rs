@@ -1,4 +1,4 @@
-//! `plan`: what an apply, or the loss of a node, would do. `why`: what holds one replica, and where.
+//! `plan`: what an apply or the loss of a node would do. `why`: what holds one replica, and where.
 
 use std::path::Path;
 
