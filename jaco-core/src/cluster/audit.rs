@@ -30,6 +30,9 @@ pub enum EventType {
     IsolationRulesetReconciled,
     IsolationUnavailable,
     PrivilegedWorkloadAdmitted,
+    CertificateIssued,
+    CertificateRenewed,
+    CertificateFailed,
 }
 
 impl EventType {
@@ -52,6 +55,9 @@ impl EventType {
         EventType::IsolationRulesetReconciled,
         EventType::IsolationUnavailable,
         EventType::PrivilegedWorkloadAdmitted,
+        EventType::CertificateIssued,
+        EventType::CertificateRenewed,
+        EventType::CertificateFailed,
     ];
 
     /// The lower snake_case name.
@@ -74,6 +80,9 @@ impl EventType {
             EventType::IsolationRulesetReconciled => "isolation_ruleset_reconciled",
             EventType::IsolationUnavailable => "isolation_unavailable",
             EventType::PrivilegedWorkloadAdmitted => "privileged_workload_admitted",
+            EventType::CertificateIssued => "certificate_issued",
+            EventType::CertificateRenewed => "certificate_renewed",
+            EventType::CertificateFailed => "certificate_failed",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{rollouts, schedule};
+use super::{certs, rollouts, schedule};
 use crate::cluster::addresses::{self, Scope};
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, Outcome};
@@ -150,6 +150,7 @@ pub(super) fn delete(
     Arc::make_mut(&mut deployment).deleting = true;
     state.deployments.insert(name.clone(), deployment);
     schedule::release_unused_subnets(state, name);
+    certs::sync(state, name);
     record(state, identity, EventType::Delete, &[("deployment", name)]);
     Ok(Outcome::Done)
 }
@@ -229,6 +230,7 @@ fn revise(
         }
     }
     schedule::release_unused_subnets(state, name);
+    certs::sync(state, name);
     let payload: &[(&str, &dyn std::fmt::Display)] = &[
         ("deployment", name),
         ("revision", &number),
