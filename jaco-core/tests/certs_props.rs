@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jaco_core::certs::{Action, Leaf, Settings, check, owed, plan, probe_answer, verdict, wake};
-use jaco_core::certs::{Offer, Probed, renewal};
+use jaco_core::certs::{Offer, PRODUCTION, Probed, STAGING, renewal};
 use jaco_core::cluster::Command;
 use jaco_core::cluster::audit::EventType;
 use jaco_core::cluster::certs::{
-    CertState, CertStep, Certificate, Challenge, Environment, Renewal, Stage, backoff,
+    AccountKey, CertState, CertStep, Certificate, Challenge, Environment, Renewal, Stage, backoff,
 };
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::error::ErrorCode;
@@ -42,11 +42,26 @@ fn spec(name: &str, domains: &[&str]) -> DeploymentSpec {
     spec
 }
 
-/// Three nodes and a shop with one domain.
+/// Three nodes, a shop with one domain, and the accounts that it needs.
 fn shop() -> Cluster {
     let mut cluster = Cluster::of(3);
     cluster.deploy(spec("shop", &["shop.test"])).unwrap();
+    for directory in [PRODUCTION, STAGING, "https://ca.test/dir"] {
+        for contact in [None, Some("ops@example.com")] {
+            register(&mut cluster, directory, contact);
+        }
+    }
     cluster
+}
+
+fn register(cluster: &mut Cluster, directory: &str, contact: Option<&str>) {
+    cluster.must(Command::AcmeAccount {
+        account: AccountKey {
+            directory: directory.to_owned(),
+            contact: contact.map(str::to_owned),
+        },
+        credentials_sealed: "sealed".to_owned(),
+    });
 }
 
 fn domain() -> Domain {
@@ -105,6 +120,12 @@ fn failed(environment: Environment, retry_at: Option<Timestamp>) -> CertStep {
 /// A CA that never fails: what it makes of an action, as the driver would report it.
 fn answer(cluster: &Cluster, action: &Action) -> Option<Command> {
     let (domain, after, step) = match action {
+        Action::Register { account, .. } => {
+            return Some(Command::AcmeAccount {
+                account: account.clone(),
+                credentials_sealed: "sealed".to_owned(),
+            });
+        }
         Action::Order {
             domain,
             after,
@@ -282,7 +303,10 @@ fn regression_a_ca_is_told_only_once_every_live_node_has_the_challenge() {
         assert_eq!(owed(&cluster.state, &node), None);
     }
     let planned = planned(&cluster, &settings());
-    assert!(matches!(planned[..], [Action::Complete { .. }]), "{planned:?}");
+    assert!(
+        matches!(planned[..], [Action::Complete { .. }]),
+        "{planned:?}"
+    );
 }
 
 #[test]
@@ -435,20 +459,48 @@ fn only_lets_encrypt_is_staged_and_not_when_it_is_skipped() {
 }
 
 #[test]
-fn each_contact_of_each_directory_has_an_account_of_its_own() {
+fn each_contact_of_each_directory_has_one_account_of_its_own() {
     let mut cluster = Cluster::of(1);
-    cluster.deploy(spec("a", &["a.test"])).unwrap();
+    cluster.deploy(spec("a", &["a.test", "a2.test"])).unwrap();
     let mut own = spec("b", &["b.test"]);
     own.acme_email = Some("b@example.com".to_owned());
     cluster.deploy(own).unwrap();
-    let contacts = planned(&cluster, &settings()).into_iter().map(|action| {
-        let Action::Order { account, .. } = action else {
-            panic!("an order");
+    let first = planned(&cluster, &settings());
+    let contacts = first.iter().map(|action| {
+        let Action::Register { account, .. } = action else {
+            panic!("an account");
         };
-        account.contact.unwrap()
+        account.contact.clone().unwrap()
     });
     let contacts: Vec<String> = contacts.collect();
     assert_eq!(contacts, ["ops@example.com", "b@example.com"]);
+    // While one is being made nobody else asks for it.
+    let busy: BTreeSet<Domain> = first.iter().filter_map(Action::domain).cloned().collect();
+    assert_eq!(plan(&cluster.state, &settings(), &busy, cluster.now), []);
+    for action in first {
+        let command = answer(&cluster, &action).unwrap();
+        cluster.must(command);
+    }
+    let second = planned(&cluster, &settings());
+    let orders = second.iter().filter(|a| matches!(a, Action::Order { .. }));
+    assert_eq!(orders.count(), 3);
+}
+
+#[test]
+fn an_account_that_the_ca_lost_is_made_anew() {
+    let mut cluster = shop();
+    let account = AccountKey {
+        directory: STAGING.to_owned(),
+        contact: Some("ops@example.com".to_owned()),
+    };
+    for (credentials, gone) in [("other", false), ("sealed", true)] {
+        cluster.must(Command::AcmeAccountGone {
+            account: account.clone(),
+            credentials_sealed: credentials.to_owned(),
+        });
+        let first = planned(&cluster, &settings()).remove(0);
+        assert_eq!(matches!(first, Action::Register { .. }), gone);
+    }
 }
 
 #[test]
@@ -493,7 +545,7 @@ fn an_operator_has_a_certificate_ordered_at_once() {
 
 #[test]
 fn only_so_many_domains_are_worked_on_at_once() {
-    let mut cluster = Cluster::of(1);
+    let mut cluster = shop();
     let names: Vec<String> = (0..30).map(|n| format!("d{n}.test")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     cluster.deploy(spec("many", &names)).unwrap();

@@ -1,9 +1,7 @@
 //! The answers that the ingress gives itself, when no replica can.
 
 use bytes::Bytes;
-use hyper::header::{
-    CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, SERVER,
-};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, SERVER};
 use hyper::{Response, StatusCode};
 
 use super::body::Body;

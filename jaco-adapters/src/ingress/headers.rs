@@ -97,7 +97,11 @@ pub(super) fn from_http2(headers: &mut HeaderMap, has_body: bool) {
     }
     // There each cookie may have a line of its own (RFC 9113, 8.2.3).
     if headers.get_all(COOKIE).iter().nth(1).is_some() {
-        let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(|c| c.as_bytes()).collect();
+        let lines: Vec<&[u8]> = headers
+            .get_all(COOKIE)
+            .iter()
+            .map(|c| c.as_bytes())
+            .collect();
         if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
             headers.insert(COOKIE, joined);
         }

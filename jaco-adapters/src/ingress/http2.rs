@@ -67,7 +67,10 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr)
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(ended));
             }
-            if alarm.poll(cx, client.watch.due(&limits), limits.idle).is_pending() {
+            if alarm
+                .poll(cx, client.watch.due(&limits), limits.idle)
+                .is_pending()
+            {
                 return Poll::Pending;
             }
             if leaving {

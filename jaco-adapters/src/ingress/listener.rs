@@ -94,9 +94,13 @@ fn serve(worker: &Rc<Worker>, purpose: Purpose, stream: TcpStream, peer: SocketA
     let worker = Rc::clone(worker);
     match purpose {
         Purpose::Http => {
-            drop(tokio::task::spawn_local(http::serve(worker, stream, peer, false)));
+            drop(tokio::task::spawn_local(http::serve(
+                worker, stream, peer, false,
+            )));
         }
-        Purpose::Https => drop(tokio::task::spawn_local(http::serve_tls(worker, stream, peer))),
+        Purpose::Https => drop(tokio::task::spawn_local(http::serve_tls(
+            worker, stream, peer,
+        ))),
         Purpose::Tcp(port) => drop(tokio::task::spawn_local(tcp::serve(worker, stream, port))),
     }
 }

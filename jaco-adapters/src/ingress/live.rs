@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jaco_core::cluster::certs::Issued;
 use jaco_core::id::Domain;
 use jaco_core::node::balance::Load;
-use jaco_core::node::ingress::{RouteTable, Served, Upstream};
+use jaco_core::node::ingress::{RouteTable, Upstream};
 use jaco_core::ports::Sealer;
 use rustls::sign::CertifiedKey;
 
@@ -62,7 +63,7 @@ impl Live {
     }
 
     /// A certificate as it was opened for this table, if it is still the same.
-    fn shown(&self, domain: &Domain, served: &Served) -> Option<Arc<Shown>> {
+    fn shown(&self, domain: &Domain, served: &Issued) -> Option<Arc<Shown>> {
         let shown = self.certificates.get(domain)?;
         (shown.serial == served.serial).then(|| Arc::clone(shown))
     }

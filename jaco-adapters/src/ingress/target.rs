@@ -75,6 +75,10 @@ pub(super) fn forwarded(uri: &Uri, strip: usize) -> Uri {
 /// Where a visitor of plain HTTP finds the same within TLS.
 pub(super) fn secure(host: &str, port: u16, uri: &Uri) -> HeaderValue {
     let rest = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let port: &dyn Display = if port == 443 { &"" } else { &format!(":{port}") };
+    let port: &dyn Display = if port == 443 {
+        &""
+    } else {
+        &format!(":{port}")
+    };
     headers::value(format_args!("https://{host}{port}{rest}"), 64)
 }

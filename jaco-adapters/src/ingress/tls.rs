@@ -5,10 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use jaco_core::cluster::certs::key_name;
+use jaco_core::cluster::certs::{Issued, key_name};
 use jaco_core::id::Domain;
 use jaco_core::manifest::hash::unhex;
-use jaco_core::node::ingress::Served;
 use jaco_core::ports::Sealer;
 use rustls::crypto::aws_lc_rs;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -34,7 +33,7 @@ pub(super) struct Shown {
 ///
 /// # Errors
 /// Why it cannot be served.
-pub(super) fn open(domain: &Domain, served: &Served, sealer: &dyn Sealer) -> Result<Shown, String> {
+pub(super) fn open(domain: &Domain, served: &Issued, sealer: &dyn Sealer) -> Result<Shown, String> {
     let sealed = unhex(&served.key_sealed).ok_or("the sealed key is not hexadecimal")?;
     let key = sealer.open(&key_name(domain), &sealed);
     let key = Zeroizing::new(key.map_err(|error| error.to_string())?);

@@ -35,7 +35,9 @@ fn rig(authority: &Authority, upstream: &Upstream, limits: Limits) -> Rig {
     );
     let served = authority.issue("a.test", 1);
     rig.change(|table| {
-        table.certificates.insert(Domain::from("a.test"), served);
+        table
+            .certificates
+            .insert(Domain::from("a.test"), Arc::new(served));
     });
     rig
 }
@@ -66,7 +68,11 @@ fn speak<F: Future>(
 
 fn request(method: &str, path: &str, body: Body) -> Request<Body> {
     let uri = format!("https://a.test{path}");
-    Request::builder().method(method).uri(uri).body(body).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .body(body)
+        .unwrap()
 }
 
 fn empty() -> Body {
@@ -86,7 +92,9 @@ fn a_request_is_told_to_the_upstream_as_http_1() {
     speak(&rig, &authority, |mut sender| async move {
         let mut request = request("GET", "/x?y", empty());
         for cookie in ["a=1", "b=2"] {
-            request.headers_mut().append("cookie", cookie.parse().unwrap());
+            request
+                .headers_mut()
+                .append("cookie", cookie.parse().unwrap());
         }
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jaco_adapters::ingress::{Limits, Settings};
+use jaco_core::cluster::certs::Issued;
 use jaco_core::id::Domain;
-use jaco_core::node::ingress::{Route, Served};
+use jaco_core::node::ingress::Route;
 use rustls::version::{TLS12, TLS13};
 
 use super::support::{
@@ -22,9 +23,11 @@ fn secure(upstream: &Upstream) -> Route {
     }
 }
 
-fn show(rig: &Rig, domain: &str, served: Served) {
+fn show(rig: &Rig, domain: &str, served: Issued) {
     rig.change(|table| {
-        table.certificates.insert(Domain::from(domain), served);
+        table
+            .certificates
+            .insert(Domain::from(domain), Arc::new(served));
     });
 }
 
@@ -79,7 +82,10 @@ fn each_name_has_its_certificate_and_an_unknown_one_has_none() {
         assert_eq!(visitor.serial(), serial);
     }
     for host in ["c.test", "127.0.0.1"] {
-        assert!(Visitor::connect(address, host, authority.client(&[])).is_err(), "{host}");
+        assert!(
+            Visitor::connect(address, host, authority.client(&[])).is_err(),
+            "{host}"
+        );
     }
 }
 
@@ -117,7 +123,9 @@ fn tls_is_served_from_the_first_certificate_to_the_last() {
     assert_eq!(rig.get("/").status(), 308);
     let address = rig.ingress.https_address().unwrap();
     rig.change(|table| table.certificates.clear());
-    until("TLS is not served any more", || TcpStream::connect(address).is_err());
+    until("TLS is not served any more", || {
+        TcpStream::connect(address).is_err()
+    });
     assert_eq!(rig.get("/").text(), "one");
 }
 
@@ -140,7 +148,10 @@ fn plain_http_is_sent_to_the_same_address_within_tls() {
         response.header("location")[0].to_owned()
     };
     let at = format!("https://a.test:{port}");
-    assert_eq!(to(&get("a.test", "/x/y?q=%2f&r")), format!("{at}/x/y?q=%2f&r"));
+    assert_eq!(
+        to(&get("a.test", "/x/y?q=%2f&r")),
+        format!("{at}/x/y?q=%2f&r")
+    );
     assert_eq!(to(&get("a.test:8080", "/")), format!("{at}/"));
     let post = "POST /f HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
     assert_eq!(to(post), format!("{at}/f"));
@@ -155,7 +166,9 @@ fn regression_a_challenge_is_answered_at_any_host_before_routes_and_redirects() 
     let upstream = Upstream::text("one");
     let rig = rig(&authority, &upstream);
     rig.change(|table| {
-        table.challenges.insert("tok-1".to_owned(), "tok-1.print".to_owned());
+        table
+            .challenges
+            .insert("tok-1".to_owned(), "tok-1.print".to_owned());
     });
     for host in ["a.test", "nobody.test"] {
         let path = "/.well-known/acme-challenge/tok-1";

@@ -10,6 +10,7 @@ mod check;
 mod preflight;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::certs::{
@@ -22,9 +23,7 @@ use crate::id::{Domain, NodeName};
 use crate::time::Timestamp;
 
 pub use check::{Leaf, check};
-pub use preflight::{
-    PROBE_PATH, Probed, nowhere, prober, probe_answer, probe_token, verdict,
-};
+pub use preflight::{PROBE_PATH, Probed, nowhere, probe_answer, probe_token, prober, verdict};
 
 /// Let's Encrypt, for visitors.
 pub const PRODUCTION: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -76,6 +75,14 @@ impl Settings {
 /// What the leader does next. Each names the steps it was decided on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Have an account made; orders that need it wait.
+    #[allow(missing_docs)]
+    Register {
+        domain: Domain,
+        after: u64,
+        environment: Environment,
+        account: AccountKey,
+    },
     /// Look whether the domain leads here if `preflight`, then place an order.
     #[allow(missing_docs)]
     Order {
@@ -97,7 +104,7 @@ pub enum Action {
     AskRenewal {
         domain: Domain,
         after: u64,
-        issued: Issued,
+        issued: Arc<Issued>,
     },
     /// Nothing but a change of the state.
     Commit(Command),
@@ -107,7 +114,8 @@ impl Action {
     /// Whom it is about.
     pub fn domain(&self) -> Option<&Domain> {
         match self {
-            Self::Order { domain, .. }
+            Self::Register { domain, .. }
+            | Self::Order { domain, .. }
             | Self::Complete { domain, .. }
             | Self::AskRenewal { domain, .. } => Some(domain),
             Self::Commit(_) => None,
@@ -124,9 +132,17 @@ pub fn plan(
 ) -> Vec<Action> {
     let mut room = AT_ONCE.saturating_sub(busy.len());
     let mut actions = Vec::new();
+    let mut registering: BTreeSet<AccountKey> = busy
+        .iter()
+        .filter_map(|domain| state.certs.get(domain))
+        .map(|certificate| account(state, settings, certificate).1)
+        .collect();
     let idle = state.certs.values().filter(|c| !busy.contains(&c.domain));
     for certificate in idle {
         let Some(action) = next(state, settings, certificate, now) else {
+            continue;
+        };
+        let Some(action) = with_account(state, action, &mut registering) else {
             continue;
         };
         let commits = matches!(action, Action::Commit(_));
@@ -165,24 +181,32 @@ fn next(
     if served.is_some_and(|served| served.not_after <= now) {
         return Some(commit(certificate, CertStep::Expired));
     }
-    if !settings.enabled || !is_routed(state, certificate) {
-        return None;
-    }
-    if let Some(order) = &certificate.order {
-        return go_on(state, certificate, order, now);
-    }
+    let action = match &certificate.order {
+        _ if !settings.enabled => None,
+        Some(order) => go_on(state, certificate, order, now),
+        None if is_due(certificate, now) => Some(order(state, settings, certificate)),
+        None => ask_renewal(certificate, now),
+    };
+    action.filter(|_| is_routed(state, certificate))
+}
+
+/// True when a new certificate is to be ordered.
+fn is_due(certificate: &Certificate, now: Timestamp) -> bool {
     let held = certificate.failure.as_ref();
     let held = held.is_some_and(|failure| failure.next_attempt_at > now);
-    let wanted = certificate.wanted_now
-        || !held && served.is_none_or(|served| renew_at(served, &certificate.renewal) <= now);
-    if wanted {
-        return Some(order(state, settings, certificate));
-    }
-    let served = served.filter(|_| certificate.renewal.ask_at.is_none_or(|at| at <= now))?;
+    let renewal = &certificate.renewal;
+    let served = certificate.served.as_ref();
+    let wanted = served.is_none_or(|served| renew_at(served, renewal) <= now);
+    certificate.wanted_now || wanted && !held
+}
+
+fn ask_renewal(certificate: &Certificate, now: Timestamp) -> Option<Action> {
+    let asked = certificate.renewal.ask_at.is_some_and(|at| at > now);
+    let served = certificate.served.as_ref().filter(|_| !asked)?;
     Some(Action::AskRenewal {
         domain: certificate.domain.clone(),
         after: certificate.steps,
-        issued: served.clone(),
+        issued: Arc::clone(served),
     })
 }
 
@@ -194,10 +218,16 @@ fn go_on(
     now: Timestamp,
 ) -> Option<Action> {
     if now >= order.at + PATIENCE {
-        let reason = format!("the CA did not finish the order in {} min", minutes(PATIENCE));
+        let reason = format!(
+            "the CA did not finish the order in {} min",
+            minutes(PATIENCE)
+        );
         return Some(commit(certificate, failed(Stage::Issue, order, reason)));
     }
-    let missing = order.challenge.as_ref().map(|_| unacknowledged(state, order));
+    let missing = order
+        .challenge
+        .as_ref()
+        .map(|_| unacknowledged(state, order));
     let missing = missing.unwrap_or_default();
     if missing.is_empty() {
         return Some(Action::Complete {
@@ -214,20 +244,60 @@ fn go_on(
 }
 
 fn order(state: &ClusterState, settings: &Settings, certificate: &Certificate) -> Action {
-    let new = certificate.served.is_none() && !certificate.staged;
-    let staging = settings.staging.as_ref().filter(|_| new);
-    let environment = staging.map_or(Environment::Prod, |_| Environment::Staging);
-    let deployment = state.deployments.get(&certificate.deployment);
-    let contact = deployment.and_then(|deployment| deployment.spec().acme_email.clone());
+    let (environment, account) = account(state, settings, certificate);
     Action::Order {
         domain: certificate.domain.clone(),
         after: certificate.steps,
         environment,
-        account: AccountKey {
-            directory: staging.unwrap_or(&settings.production).clone(),
-            contact: contact.or_else(|| settings.email.clone()),
-        },
-        preflight: new,
+        account,
+        preflight: is_new(certificate),
+    }
+}
+
+/// True before a CA has issued anything.
+fn is_new(certificate: &Certificate) -> bool {
+    certificate.served.is_none() && !certificate.staged
+}
+
+/// Where the next certificate is ordered, and by whom.
+fn account(
+    state: &ClusterState,
+    settings: &Settings,
+    certificate: &Certificate,
+) -> (Environment, AccountKey) {
+    let staging = settings.staging.as_ref().filter(|_| is_new(certificate));
+    let environment = staging.map_or(Environment::Prod, |_| Environment::Staging);
+    let deployment = state.deployments.get(&certificate.deployment);
+    let contact = deployment.and_then(|deployment| deployment.spec().acme_email.clone());
+    let account = AccountKey {
+        directory: staging.unwrap_or(&settings.production).clone(),
+        contact: contact.or_else(|| settings.email.clone()),
+    };
+    (environment, account)
+}
+
+/// Puts the making of an account before the first order that needs it; the others wait.
+fn with_account(
+    state: &ClusterState,
+    action: Action,
+    registering: &mut BTreeSet<AccountKey>,
+) -> Option<Action> {
+    match action {
+        Action::Order {
+            domain,
+            after,
+            environment,
+            account,
+            ..
+        } if !state.acme_accounts.contains_key(&account.to_string()) => registering
+            .insert(account.clone())
+            .then_some(Action::Register {
+                domain,
+                after,
+                environment,
+                account,
+            }),
+        action => Some(action),
     }
 }
 
@@ -281,10 +351,12 @@ fn spread(text: &str) -> u64 {
 /// True while a route of the certificate's deployment wants TLS for the domain.
 pub fn is_routed(state: &ClusterState, certificate: &Certificate) -> bool {
     let deployment = state.deployments.get(&certificate.deployment);
-    deployment.filter(|deployment| !deployment.deleting).is_some_and(|deployment| {
-        let mut routes = deployment.spec().routes.iter();
-        routes.any(|route| route.tls && route.domain == certificate.domain)
-    })
+    deployment
+        .filter(|deployment| !deployment.deleting)
+        .is_some_and(|deployment| {
+            let mut routes = deployment.spec().routes.iter();
+            routes.any(|route| route.tls && route.domain == certificate.domain)
+        })
 }
 
 /// The live nodes that have not yet said that they answer an order's challenge.

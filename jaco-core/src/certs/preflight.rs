@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::is_live;
 use crate::cluster::node::Node;
 use crate::cluster::state::{Cluster, ClusterState};
@@ -12,7 +14,8 @@ use crate::manifest::hash::sha256_hex;
 pub const PROBE_PATH: &str = "/.well-known/acme-challenge/jaco-probe";
 
 /// What came of fetching the probe from one address of the domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Probed {
     /// Something answered with this status and body.
     #[allow(missing_docs)]
@@ -34,7 +37,9 @@ pub fn probe_answer(cluster: &Cluster) -> String {
 /// The node that fetches the probe: another than the leader, if one is there.
 pub fn prober<'a>(state: &'a ClusterState, leader: &NodeName) -> Option<&'a Node> {
     let nodes = state.nodes.values().map(AsRef::as_ref);
-    nodes.into_iter().find(|node| is_live(node) && node.name != *leader)
+    nodes
+        .into_iter()
+        .find(|node| is_live(node) && node.name != *leader)
 }
 
 /// Why a domain that has no address cannot be validated.
@@ -64,6 +69,8 @@ pub fn verdict(
         Probed::Answered { status, .. } => Err(format!(
             "{domain} leads to {whose} where another server answers with status {status}"
         )),
-        Probed::Silent(why) => Err(format!("{domain} leads to {whose} where nothing answers: {why}")),
+        Probed::Silent(why) => Err(format!(
+            "{domain} leads to {whose} where nothing answers: {why}"
+        )),
     }
 }

@@ -5,6 +5,7 @@
 //! staging authority issued is kept, so that it cannot be served.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub struct Certificate {
     pub order: Option<Order>,
     /// What visitors get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub served: Option<Issued>,
+    pub served: Option<Arc<Issued>>,
     /// The failures since something was last issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<CertFailure>,

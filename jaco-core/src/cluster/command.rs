@@ -12,9 +12,7 @@ use super::mesh_pool::MeshPool;
 use super::node::{NodeCondition, NodeReport};
 use super::rollout::RolloutStatus;
 use crate::error::Error;
-use crate::id::{
-    ClusterId, DeploymentName, Domain, Identity, NodeName, ReplicaId, ServiceName,
-};
+use crate::id::{ClusterId, DeploymentName, Domain, Identity, NodeName, ReplicaId, ServiceName};
 use crate::manifest::Bundle;
 use crate::manifest::spec::DeploymentSpec;
 use crate::time::Timestamp;
@@ -140,6 +138,12 @@ pub enum Command {
     /// A certificate authority made an account.
     #[allow(missing_docs)]
     AcmeAccount {
+        account: AccountKey,
+        credentials_sealed: String,
+    },
+    /// A certificate authority does not know these credentials any more.
+    #[allow(missing_docs)]
+    AcmeAccountGone {
         account: AccountKey,
         credentials_sealed: String,
     },

@@ -25,7 +25,7 @@ pub struct RouteTable {
     /// Published ports.
     pub ports: BTreeMap<(u16, Protocol), PortRoute>,
     /// What visitors get over TLS, by domain.
-    pub certificates: BTreeMap<Domain, Served>,
+    pub certificates: BTreeMap<Domain, Arc<Issued>>,
     /// Answers at the challenge path, by token.
     pub challenges: BTreeMap<String, String>,
 }
@@ -41,17 +41,6 @@ pub struct Route {
     pub deployment: DeploymentName,
     pub service: ServiceName,
     pub upstreams: Arc<Vec<Upstream>>,
-}
-
-/// A certificate that is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Served {
-    /// PEM, the leaf first.
-    pub chain: String,
-    /// PEM, sealed under the name of the domain's key, hex.
-    pub key_sealed: String,
-    pub serial: String,
 }
 
 /// One published port.
@@ -149,26 +138,27 @@ fn add_routes(table: &mut RouteTable, deployment: &Deployment, reach: Reach<'_>)
 }
 
 fn add_certificates(table: &mut RouteTable, state: &ClusterState) {
-    let served = |issued: &Issued| Served {
-        chain: issued.chain.clone(),
-        key_sealed: issued.key_sealed.clone(),
-        serial: issued.serial.clone(),
-    };
     for certificate in state.certs.values() {
-        if let Some(challenge) = certificate.order.as_ref().and_then(|o| o.challenge.as_ref()) {
+        if let Some(challenge) = certificate
+            .order
+            .as_ref()
+            .and_then(|o| o.challenge.as_ref())
+        {
             let Challenge { token, answer } = challenge.clone();
             table.challenges.insert(token, answer);
         }
-        if let Some(issued) = &certificate.served
-            && certs::is_routed(state, certificate)
-        {
+        let routes = table.domains.get(&certificate.domain);
+        let routed = routes.is_some_and(|routes| routes.iter().any(|route| route.tls));
+        if let Some(issued) = certificate.served.as_ref().filter(|_| routed) {
             let domain = certificate.domain.clone();
-            table.certificates.insert(domain, served(issued));
+            table.certificates.insert(domain, Arc::clone(issued));
         }
     }
     if let (Some(cluster), false) = (&state.cluster, state.certs.is_empty()) {
         let answer = certs::probe_answer(cluster);
-        table.challenges.insert(certs::probe_token().to_owned(), answer);
+        table
+            .challenges
+            .insert(certs::probe_token().to_owned(), answer);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Certificates: one line of `status`, and `jaco cert list`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +46,18 @@ pub struct CertList {
 
 /// The certificates that routes want, in the order of their domains.
 pub fn list(state: &ClusterState) -> CertList {
-    let routed = state.certs.values().filter(|c| is_routed(state, c));
+    let deployments = state.deployments.values().filter(|d| !d.deleting);
+    let routes = deployments.flat_map(|d| d.spec().routes.iter().map(|r| (&d.name, r)));
+    let routed: BTreeSet<_> = routes
+        .filter(|(_, route)| route.tls)
+        .map(|(deployment, route)| (deployment, &route.domain))
+        .collect();
+    let wanted = state
+        .certs
+        .values()
+        .filter(|c| routed.contains(&(&c.deployment, &c.domain)));
     CertList {
-        certs: routed.map(|certificate| row(certificate)).collect(),
+        certs: wanted.map(|certificate| row(certificate)).collect(),
     }
 }
 
@@ -65,10 +74,12 @@ pub(super) fn rows(state: &ClusterState, deployment: &DeploymentName) -> Vec<Cer
 /// `route_not_found`.
 pub fn one(state: &ClusterState, domain: &Domain) -> Result<CertRow, Error> {
     let certificate = state.certs.get(domain).filter(|c| is_routed(state, c));
-    certificate.map(|certificate| row(certificate)).ok_or_else(|| {
-        let message = format!("no deployment routes the domain \"{domain}\" over TLS");
-        Error::new(ErrorCode::RouteNotFound, message)
-    })
+    certificate
+        .map(|certificate| row(certificate))
+        .ok_or_else(|| {
+            let message = format!("no deployment routes the domain \"{domain}\" over TLS");
+            Error::new(ErrorCode::RouteNotFound, message)
+        })
 }
 
 fn row(certificate: &Certificate) -> CertRow {

@@ -3,14 +3,16 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use jaco_core::cluster::certs::key_name;
+use jaco_core::cluster::certs::{AccountKey, Issued, key_name};
 use jaco_core::id::Domain;
 use jaco_core::manifest::hash::hex;
-use jaco_core::node::ingress::Served;
 use jaco_core::ports::Sealer;
+use jaco_core::time::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use super::{DEADLINE, Wire, sealer};
 
@@ -33,17 +35,23 @@ impl Authority {
     }
 
     /// A certificate as the state has it.
-    pub(crate) fn issue(&self, domain: &str, serial: u8) -> Served {
+    pub(crate) fn issue(&self, domain: &str, serial: u8) -> Issued {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![domain.to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from_slice(&[serial]));
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
         let name = key_name(&Domain::from(domain));
         let sealed = sealer().seal(&name, key.serialize_pem().as_bytes());
-        Served {
+        Issued {
             chain,
             key_sealed: hex(&sealed),
             serial: hex(&[serial]),
+            not_before: Timestamp(0),
+            not_after: Timestamp(u64::MAX),
+            account: AccountKey {
+                directory: "https://ca.test/dir".to_owned(),
+                contact: None,
+            },
         }
     }
 

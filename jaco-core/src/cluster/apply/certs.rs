@@ -28,7 +28,7 @@ pub(super) fn sync(state: &mut ClusterState, name: &DeploymentName) {
     let exists = state.deployments.get(name).is_some_and(|d| !d.deleting);
     let now = state.clock;
     let keeps = |certificate: &Certificate| {
-        let valid = |served: &Issued| served.not_after > now;
+        let valid = |served: &Arc<Issued>| served.not_after > now;
         certificate.deployment != *name
             || routed.contains(&certificate.domain)
             || exists && certificate.served.as_ref().is_some_and(valid)
@@ -128,7 +128,7 @@ fn issued(state: &mut ClusterState, certificate: &mut Certificate, step: &CertSt
             not_after: *not_after,
             account: order.account,
         };
-        if certificate.served.replace(issued).is_some() {
+        if certificate.served.replace(Arc::new(issued)).is_some() {
             certificate.renewed_at = Some(state.clock);
             event = EventType::CertificateRenewed;
         }
@@ -200,6 +200,19 @@ pub(super) fn account(
         created_at: state.clock,
     };
     state.acme_accounts.insert(account.to_string(), made);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn account_gone(
+    state: &mut ClusterState,
+    account: &AccountKey,
+    credentials_sealed: &str,
+) -> Applied {
+    let key = account.to_string();
+    let known = state.acme_accounts.get(&key);
+    if known.is_some_and(|known| known.credentials_sealed == credentials_sealed) {
+        state.acme_accounts.remove(&key);
+    }
     Ok(Outcome::Done)
 }
 

@@ -108,6 +108,10 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             account,
             credentials_sealed,
         } => certs::account(state, account, credentials_sealed),
+        Command::AcmeAccountGone {
+            account,
+            credentials_sealed,
+        } => certs::account_gone(state, account, credentials_sealed),
         Command::Observe { node, observations } => observe(state, node, observations),
     }
 }
