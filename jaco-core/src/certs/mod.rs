@@ -3,7 +3,7 @@
 //! Everything that counts is in the state: which order is under way, what failed and when the
 //! next attempt may be. A new leader therefore goes on where the last one was.
 //!
-//! Invariants (`tests/certs_props.rs`): a domain is promoted from staging to production once;
+//! Invariants (`tests/certs/course.rs`): a domain is promoted from staging to production once;
 //! after failures nothing is tried before its time, whoever leads; each change happens once.
 
 mod check;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jaco_core::certs::{self, Action, PROBE_PATH, plan, wake};
 use jaco_core::cluster::Command;
@@ -19,8 +19,8 @@ use super::{Member, SAFETY_TICK};
 /// A CA that is not done is asked again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How often an address of a domain is tried, and after what.
-const PROBES: u32 = 10;
+/// For how long an address of a domain is tried, and how often.
+const PROBED_FOR: Duration = Duration::from_secs(10);
 const BETWEEN_PROBES: Duration = Duration::from_millis(500);
 
 /// Runs for as long as the daemon is a member.
@@ -166,11 +166,12 @@ async fn look(member: &Member, domain: &Domain) -> Result<(), String> {
     let via = prober.map(|node| node.cluster_address.as_str());
     for address in found {
         // The nodes learn of the domain one after the other; what is right shows soon.
-        for tries in 1.. {
+        let begun = Instant::now();
+        loop {
             let probed = member.web.fetch(via, address, domain, PROBE_PATH).await;
             match certs::verdict(&state, domain, address, &probed) {
                 Ok(()) => break,
-                Err(_) if tries < PROBES => tokio::time::sleep(BETWEEN_PROBES).await,
+                Err(_) if begun.elapsed() < PROBED_FOR => tokio::time::sleep(BETWEEN_PROBES).await,
                 Err(reason) => return Err(reason),
             }
         }
