@@ -13,7 +13,7 @@ use jaco_core::id::NodeName;
 use jaco_core::manifest::spec::{NetworkMode, Resources, ServiceSpec};
 use jaco_core::manifest::{Bundle, hash, parse};
 use jaco_core::node::dns::zones;
-use jaco_core::scheduler::plan;
+use jaco_core::scheduler::{Planner, plan};
 use jaco_testkit::builders::{Cluster, deployment, service};
 
 const SERVICES: usize = 1_000;
@@ -122,11 +122,10 @@ fn thousand_deployments(nodes: usize, replicas: u32, networked: usize) -> Cluste
         cluster.report(&format!("n{number}"), large);
     }
     for number in 0..DEPLOYMENTS {
-        let mut web = reserving(replicas);
-        if number >= networked {
-            web.networks.clear();
-            web.network_mode = NetworkMode::None;
-        }
+        let web = match number < networked {
+            true => reserving(replicas),
+            false => unconnected(replicas),
+        };
         let spec = deployment(&format!("d{number}"), [("web", web)]);
         cluster.deploy(spec).expect("a valid deployment");
     }
@@ -142,6 +141,13 @@ fn reserving(replicas: u32) -> ServiceSpec {
     web
 }
 
+fn unconnected(replicas: u32) -> ServiceSpec {
+    let mut web = reserving(replicas);
+    web.networks.clear();
+    web.network_mode = NetworkMode::None;
+    web
+}
+
 fn placing(criterion: &mut Criterion) {
     let mut cluster = thousand_deployments(NODES, REPLICAS, 0);
     let count = DEPLOYMENTS * REPLICAS as usize;
@@ -151,16 +157,50 @@ fn placing(criterion: &mut Criterion) {
     group.bench_function("place_1000000_replicas_on_10000_nodes", |b| {
         b.iter(|| plan(black_box(&cluster.state), cluster.now));
     });
-    cluster.schedule();
-    cluster.obey();
-    assert!(!cluster.schedule(), "everything runs");
+    let planner = at_rest(&mut cluster);
     group.bench_function("plan_1000000_replicas_at_rest", |b| {
-        b.iter(|| plan(black_box(&cluster.state), cluster.now));
+        b.iter(|| Planner::default().plan(black_box(&cluster.state), cluster.now));
     });
     let (node, condition) = (NodeName::new("n5000"), NodeCondition::Unreachable);
     cluster.must(Command::NodeCondition { node, condition });
     group.bench_function("plan_after_the_loss_of_one_node", |b| {
-        b.iter(|| plan(black_box(&cluster.state), cluster.now));
+        b.iter_batched(
+            || planner.clone(),
+            |mut planner| planner.plan(black_box(&cluster.state), cluster.now),
+            BatchSize::PerIteration,
+        );
     });
+    group.finish();
+    one_change(criterion);
+}
+
+/// Places everything and lets it run; gives the planner that did.
+fn at_rest(cluster: &mut Cluster) -> Planner {
+    let mut planner = Planner::default();
+    let steps = planner.plan(&cluster.state, cluster.now);
+    cluster.must(Command::Schedule(steps));
+    cluster.obey();
+    assert!(planner.plan(&cluster.state, cluster.now).is_empty());
+    planner
+}
+
+/// One more replica wanted, among 100,000 on 1,000 nodes and among ten times fewer of both: what
+/// it costs is to follow the change, not the size.
+fn one_change(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scheduler");
+    for (nodes, replicas) in [(100, 10), (1_000, 100)] {
+        let mut cluster = thousand_deployments(nodes, replicas, 0);
+        let planner = at_rest(&mut cluster);
+        let spec = deployment("d500", [("web", unconnected(replicas + 1))]);
+        cluster.deploy(spec).expect("a valid deployment");
+        let all = DEPLOYMENTS * replicas as usize;
+        group.bench_function(format!("plan_one_change_among_{all}_replicas"), |b| {
+            b.iter_batched(
+                || planner.clone(),
+                |mut planner| planner.plan(black_box(&cluster.state), cluster.now),
+                BatchSize::PerIteration,
+            );
+        });
+    }
     group.finish();
 }

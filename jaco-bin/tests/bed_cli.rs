@@ -4,15 +4,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, poll_until};
+use jaco_testkit::bed::{Bed, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
 use support::{apply, bed, containers, deploy_web, refusal, replicas};
-
-const SOON: Duration = Duration::from_secs(30);
 
 fn one_host(name: &str) -> Bed {
     let bed = bed(name, 1);

@@ -4,17 +4,14 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jaco_core::cluster::attempts::BURST;
-use jaco_testkit::bed::{Bed, cluster_status, poll_until};
+use jaco_testkit::bed::{Bed, SOON, cluster_status, poll_until};
 use jaco_testkit::project::Project;
 use jaco_testkit::soak;
 use serde_json::Value;
 
 use support::{apply, bed, containers, deploy_web, leader, replicas, voters};
-
-const SOON: Duration = Duration::from_secs(30);
 
 fn all_containers(bed: &Bed) -> BTreeMap<String, String> {
     bed.hosts().iter().flat_map(containers).collect()

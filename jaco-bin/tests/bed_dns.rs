@@ -8,15 +8,12 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::json;
 
 use support::{bed, containers, replicas};
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// `web` is on one network, `api` on two, `db` on the other; `side` shares `api`'s.
 fn deploy(bed: &Bed, project: &Project) {

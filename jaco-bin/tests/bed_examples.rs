@@ -5,13 +5,10 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::ensure;
-use jaco_testkit::bed::{Host, poll_ok};
+use jaco_testkit::bed::{Host, SOON, poll_ok};
 use support::bed;
-
-const SOON: Duration = Duration::from_secs(60);
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")

@@ -3,19 +3,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
 use support::{apply, bed, deploy_web, leader, refusal, replicas, voters};
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// A cluster of three voters that runs a replica of `web` on each.
 fn three_webs(name: &str) -> (Bed, Project) {
@@ -32,6 +30,17 @@ fn follower(bed: &Bed) -> &Host {
     let leading = leader(bed).unwrap();
     let mut others = bed.hosts().iter();
     others.find(|host| host.index() != leading).unwrap()
+}
+
+/// Whether `web` has one replica on each host, and every host's copy of the state says so.
+fn one_on_each(bed: &Bed) -> bool {
+    bed.hosts().iter().all(|host| {
+        let status = host.jaco_json(&["status", "web"]).unwrap_or_default();
+        let rows = status["replicas"].as_array().cloned().unwrap_or_default();
+        let running = rows.iter().filter(|row| row["state"] == "running");
+        let on: BTreeSet<&str> = running.filter_map(|row| row["host"].as_str()).collect();
+        rows.len() == 3 && on.len() == 3
+    })
 }
 
 /// What `net check` says on a host, and how it ends.
@@ -94,8 +103,14 @@ fn regression_write_during_an_election() {
 #[test]
 fn regression_minority_side_of_a_partition() {
     let (bed, _project) = three_webs("minority");
-    // A follower alone, then the leader alone.
-    for alone in [follower(&bed).index(), leader(&bed).unwrap()] {
+    let apart: [fn(&Bed) -> usize; 2] = [
+        |bed| follower(bed).index(),
+        |bed| leader(bed).expect("a leader"),
+    ];
+    for choose in apart {
+        // What an earlier partition moved must be back, or the rows counted below are in motion.
+        poll_until(SOON, "a replica on each host", || one_on_each(&bed)).unwrap();
+        let alone = choose(&bed);
         let others: Vec<usize> = (1..=3).filter(|index| *index != alone).collect();
         let (alone, other) = (bed.host(alone), bed.host(others[0]));
         bed.partition(&[alone.index()], &others).unwrap();

@@ -6,18 +6,14 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
 use support::network::{Seat, deploy_two, events, seats};
 use support::{apply, bed, containers, deploy_web, replicas};
 
-const SOON: Duration = Duration::from_secs(30);
-/// A change that nobody told of is found by the next look.
-const REPAIRED: Duration = Duration::from_secs(45);
 const REPAIRS: &str = "isolation_ruleset_reconciled";
 
 fn listing(host: &Host) -> String {
@@ -74,7 +70,7 @@ fn regression_ruleset_applied_twice_and_changed_by_others() {
     ];
     for (count, change) in by_others.into_iter().enumerate() {
         host.namespace().nft(change).unwrap();
-        let done = poll_until(REPAIRED, "the table is repaired and told of", || {
+        let done = poll_until(SOON, "the table is repaired and told of", || {
             listing(host) == before && events(host, REPAIRS).len() > count
         });
         if done.is_err() {

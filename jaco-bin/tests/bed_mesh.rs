@@ -9,16 +9,13 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
 use support::network::{Seat, seats};
 use support::{apply, bed, replicas};
 
-const SOON: Duration = Duration::from_secs(30);
-/// What a restarted engine and the look after it may take.
-const REPAIRED: Duration = Duration::from_secs(90);
 /// Set in the environment: how many moves the churn makes, instead of those that fit.
 const MOVES: &str = "JACO_CHURN_MOVES";
 /// How long the churn goes on otherwise.
@@ -91,19 +88,19 @@ fn the_mesh_comes_back_after_an_engine_and_after_a_partition() {
     assert!(!on(1).connects((on(3).on("front"), 80).into()));
     assert!(on(1).connects((on(2).on("front"), 80).into()));
     bed.heal().unwrap();
-    wait_connected(&bed, REPAIRED, 3, "all are connected after the partition");
+    wait_connected(&bed, SOON, 3, "all are connected after the partition");
 
     bed.host(2).stop_engine().unwrap();
     bed.host(2).start_engine().unwrap();
     wait_connected(
         &bed,
-        REPAIRED,
+        SOON,
         3,
         "all are connected after the engine's restart",
     );
     // What had to move has left the host, which is part of the mesh again with new replicas.
     bed.host(1).jaco_text(&["scale", "shop/web=6"]).unwrap();
-    wait_connected(&bed, REPAIRED, 6, "the host takes part again");
+    wait_connected(&bed, SOON, 6, "the host takes part again");
     assert!(seats(&bed, "shop").iter().any(|seat| seat.host == 2));
 }
 
@@ -177,7 +174,7 @@ fn a_churn_of_replicas_leaves_no_name_route_set_or_bridge() {
         moves += 1;
     }
     host.jaco_text(&["scale", "shop/web=3"]).unwrap();
-    wait_connected(&bed, REPAIRED, 3, "all are connected after the churn");
+    wait_connected(&bed, SOON, 3, "all are connected after the churn");
     for host in bed.hosts() {
         poll_until(SOON, "only what runs is left", || is_clean(host)).unwrap();
         // What is left may still be evened out over the nodes, one replica at a time.

@@ -6,15 +6,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, Capture, Host, Packet, poll_until};
+use jaco_testkit::bed::{Bed, Capture, Host, Packet, SOON, poll_until};
 use jaco_testkit::project::Project;
 
 use support::network::{Seat, deploy_two, gateway, seats};
 use support::{apply, bed};
 
-const SOON: Duration = Duration::from_secs(30);
 const API: u16 = 7000;
 const RAFT: u16 = 7001;
 const MESH: u16 = 51820;

@@ -3,15 +3,11 @@
 
 mod support;
 
-use std::time::Duration;
-
-use jaco_testkit::bed::{Bed, poll_until};
+use jaco_testkit::bed::{Bed, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
 use support::{apply, bed, refusal};
-
-const SOON: Duration = Duration::from_secs(30);
 
 fn one_host(name: &str) -> (Bed, Project) {
     let bed = bed(name, 1);

@@ -6,17 +6,14 @@ mod support;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use jaco_testkit::bed::{Bed, Host, poll_until};
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 
 use support::{apply, bed, containers, deploy_web, replicas, voters};
 
 /// Container ids by name.
 type Names = std::collections::BTreeMap<String, String>;
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// Visitors on every host, and what went wrong for them.
 #[derive(Default)]

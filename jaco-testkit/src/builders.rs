@@ -17,7 +17,7 @@ use jaco_core::manifest::spec::{
     ContainerSpec, DeploymentSpec, Mount, MountSource, NetworkAttachment, NetworkMode, NetworkSpec,
     Placement, PullPolicy, Resources, RestartPolicy, ServiceKind, ServiceSpec, UpdateConfig,
 };
-use jaco_core::scheduler::{plan, wake};
+use jaco_core::scheduler::{Planner, plan};
 use jaco_core::time::Timestamp;
 
 /// A cluster state that is driven by commands, as the raft log would.
@@ -29,6 +29,7 @@ pub struct Cluster {
     pub now: Timestamp,
     /// Every entry so far.
     pub log: Vec<Entry>,
+    planner: Planner,
 }
 
 impl Cluster {
@@ -51,6 +52,7 @@ impl Cluster {
             state,
             now: Timestamp(1_000_000),
             log: Vec::new(),
+            planner: Planner::default(),
         };
         let pool = Pool::parse("10.244.0.0/16").expect("a valid pool");
         let init = ClusterInit {
@@ -143,7 +145,9 @@ impl Cluster {
 
     /// Plans once and applies the steps. True when there were any.
     pub fn schedule(&mut self) -> bool {
-        let steps = plan(&self.state, self.now);
+        let steps = self.planner.plan(&self.state, self.now);
+        let anew = plan(&self.state, self.now);
+        assert_eq!(steps, anew, "what a planner remembers changes no plan");
         let any = !steps.is_empty();
         if any {
             self.must(Command::Schedule(steps));
@@ -181,7 +185,7 @@ impl Cluster {
     pub fn settle(&mut self) -> usize {
         for round in 0..1_000 {
             if !self.schedule() {
-                let Some(due) = wake::next(&self.state, self.now) else {
+                let Some(due) = self.planner.due(self.now) else {
                     return round;
                 };
                 self.now = due;

@@ -11,9 +11,7 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use anyhow::{Result, ensure};
-use jaco_testkit::bed::{Bed, Host, Remains, poll_ok, poll_until};
-
-const SOON: Duration = Duration::from_secs(20);
+use jaco_testkit::bed::{Bed, Host, Remains, SOON, poll_ok, poll_until};
 
 /// Starts `web:1` on a JACO-like network and returns the address it answers on.
 fn run_web(bed: &Bed, host: &Host) -> Result<String> {

@@ -1,8 +1,8 @@
 //! `make soak-rollout`: rolling updates, scaling, drains and the loss of the leader under the
 //! load of `wrk` on every host, round after round; no request may fail (spec 05).
 //!
-//! A host whose daemon is killed serves nobody meanwhile, by nature: in the phase of the leader
-//! the load is on the two others. A request that takes five seconds is in flight in each phase.
+//! A host whose daemon is away serves nobody meanwhile: in the phases of the restarts and of the
+//! killed leader the load is on the two others. A request that takes five seconds is in flight in each phase.
 //! Failures are answers with a status above 399, connections that break, and requests that take
 //! longer than ten seconds.
 
@@ -107,6 +107,13 @@ impl Soak<'_> {
             wait_for_jaco(bed)?;
             settles(first, 3)
         })?;
+        for host in &all {
+            self.phase("daemon_restarted", &others(bed, host), |_| {
+                host.stop_daemon()?;
+                host.start_daemon()?;
+                wait_for_jaco(bed)
+            })?;
+        }
         let leader = jaco_leader(bed, &all)?;
         let left = others(bed, leader);
         self.phase("leader_killed", &left, |_| {

@@ -52,15 +52,20 @@ where
     F: Future<Output = Result<T, CallError>>,
 {
     let begin = Instant::now();
-    let mut pause = Duration::from_millis(100);
+    let mut pause = Duration::from_millis(50);
+    let mut told = false;
     loop {
         match call().await {
             Err(CallError::Refused(error))
                 if error.code == ErrorCode::NoLeader && begin.elapsed() < PATIENCE =>
             {
-                eprintln!("no leader, retrying");
+                if !told {
+                    eprintln!("no leader, retrying");
+                    told = true;
+                }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
+                // An election takes a second or so: a longer pause would only add to it.
+                pause = (pause * 2).min(Duration::from_millis(200));
             }
             done => return done.map_err(Failure::from),
         }

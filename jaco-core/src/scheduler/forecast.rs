@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{explain, plan, wake};
+use super::{Planner, explain};
 use crate::cluster::command::{Entry, Observed, Proposal};
 use crate::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
 use crate::cluster::node::NodeCondition;
@@ -118,10 +118,11 @@ impl Rehearsal {
 
     /// Plans and obeys until nothing is left to do.
     fn settle(&mut self) {
+        let mut planner = Planner::default();
         for _ in 0..ROUNDS {
-            let steps = plan(&self.state, self.now);
+            let steps = planner.plan(&self.state, self.now);
             if steps.is_empty() {
-                let Some(due) = wake::next(&self.state, self.now) else {
+                let Some(due) = planner.due(self.now) else {
                     return;
                 };
                 self.now = due;

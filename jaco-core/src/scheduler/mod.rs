@@ -6,11 +6,13 @@ pub mod explain;
 pub mod forecast;
 pub mod placement;
 pub mod plan;
+pub mod planner;
 mod rebalance;
 pub mod restart;
 mod rollout;
 mod service;
 mod settled;
-pub mod wake;
+mod wake;
 
 pub use plan::plan;
+pub use planner::Planner;

@@ -8,11 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::barrier;
 use super::placement::Cluster;
-use super::rebalance;
+use super::planner::Planner;
 use super::service::{self, ServiceView};
-use super::settled::{self, Nodes};
-use super::{barrier, drain};
 use crate::cluster::command::Step;
 use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::node::NodeStatus;
@@ -23,32 +22,7 @@ use crate::time::Timestamp;
 
 /// The next steps; empty when there is nothing to do until the state or the clock moves on.
 pub fn plan(state: &ClusterState, now: Timestamp) -> Vec<Step> {
-    let mut steps = drain::timeouts(state, now);
-    let nodes = Nodes::of(state);
-    let mut restless = state
-        .deployments
-        .values()
-        .filter(|deployment| !settled::is_settled(&nodes, deployment))
-        .peekable();
-    if restless.peek().is_none() {
-        if steps.is_empty() {
-            steps.extend(rebalance::plan(state));
-        }
-        return steps;
-    }
-    let mut cluster = Cluster::of(state);
-    for deployment in restless {
-        let mut turn = Turn {
-            state,
-            deployment,
-            now,
-            cluster: &mut cluster,
-            addresses: BTreeMap::new(),
-            steps: &mut steps,
-        };
-        plan_deployment(&mut turn);
-    }
-    steps
+    Planner::default().plan(state, now)
 }
 
 /// One deployment's turn within a plan: what it looks at, and what it has decided so far.
@@ -132,8 +106,22 @@ impl<'a> Turn<'a, '_> {
     }
 }
 
-fn plan_deployment(turn: &mut Turn<'_, '_>) {
-    let deployment = turn.deployment;
+/// Decides for one deployment.
+pub(super) fn plan_deployment(
+    state: &ClusterState,
+    deployment: &Arc<Deployment>,
+    now: Timestamp,
+    cluster: &mut Cluster,
+    steps: &mut Vec<Step>,
+) {
+    let turn = &mut Turn {
+        state,
+        deployment,
+        now,
+        cluster,
+        addresses: BTreeMap::new(),
+        steps,
+    };
     if deployment.deleting {
         plan_delete(turn);
         return;

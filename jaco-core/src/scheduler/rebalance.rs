@@ -3,47 +3,72 @@
 //! share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::placement::{Cluster, Demand, place_at, standing};
 use crate::cluster::command::Step;
 use crate::cluster::deployment::{Deployment, Replica};
+use crate::cluster::node::Node;
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
 use crate::manifest::spec::{NetworkMode, Placement, ServiceKind, ServiceSpec};
 
-/// The next move, when the cluster is at rest and some service lies uneven.
-pub(super) fn plan(state: &ClusterState) -> Vec<Step> {
-    let services = state.deployments.values().flat_map(|deployment| {
-        let services = deployment.spec().services.iter();
-        services.map(move |(name, spec)| (deployment, name, spec))
-    });
-    for (deployment, name, spec) in services {
-        let Some((from, to)) = uneven(state, deployment, name, spec) else {
-            continue;
-        };
-        let mut cluster = Cluster::of(state);
-        cluster.enter(deployment);
+/// A service with one node more than one replica ahead of another.
+pub(super) struct Uneven<'a> {
+    name: &'a ServiceName,
+    spec: &'a ServiceSpec,
+    /// A replica on the fullest node.
+    from: &'a Replica,
+    /// The emptiest node.
+    to: &'a NodeName,
+}
+
+/// The services of a deployment that lie uneven.
+pub(super) fn uneven<'a>(state: &'a ClusterState, deployment: &'a Deployment) -> Vec<Uneven<'a>> {
+    let services = deployment.spec().services.iter();
+    services
+        .filter(|(_, spec)| is_movable(spec))
+        .filter_map(|(name, spec)| {
+            let (from, to) = ends(state, deployment, name, spec)?;
+            Some(Uneven {
+                name,
+                spec,
+                from,
+                to,
+            })
+        })
+        .collect()
+}
+
+/// The first move that there is room for.
+pub(super) fn plan(
+    state: &ClusterState,
+    deployment: &Deployment,
+    uneven: &[Uneven<'_>],
+    cluster: &mut Cluster,
+) -> Vec<Step> {
+    cluster.enter(deployment);
+    let addressable = |network| state.free_addresses(&deployment.name, network, state.clock) > 0;
+    for it in uneven {
         let demand = Demand {
             state,
             deployment,
-            name,
-            service: spec,
+            name: it.name,
+            service: it.spec,
             count: 1,
         };
-        let addressable =
-            |network| state.free_addresses(&deployment.name, network, state.clock) > 0;
-        if spec.networks.keys().all(addressable) && place_at(&demand, to, &mut cluster) {
+        if it.spec.networks.keys().all(addressable) && place_at(&demand, it.to, cluster) {
             return vec![
                 Step::Move {
                     deployment: deployment.name.clone(),
-                    replica: from.id.clone(),
-                    to: to.clone(),
+                    replica: it.from.id.clone(),
+                    to: it.to.clone(),
                 },
                 Step::Place {
                     deployment: deployment.name.clone(),
-                    service: name.clone(),
+                    service: it.name.clone(),
                     revision: deployment.current,
-                    node: to.clone(),
+                    node: it.to.clone(),
                 },
             ];
         }
@@ -51,35 +76,43 @@ pub(super) fn plan(state: &ClusterState) -> Vec<Step> {
     Vec::new()
 }
 
-/// A replica on the fullest node and the emptiest node, when they are more than one apart.
-fn uneven<'a>(
+fn is_movable(spec: &ServiceSpec) -> bool {
+    spec.kind == ServiceKind::Service
+        && spec.placement == Placement::Spread
+        && spec.replicas > 1
+        && !spec.is_stateful()
+        && !matches!(spec.network_mode, NetworkMode::Service(_))
+}
+
+/// The newest replica on the fullest node and the emptiest node, when they are more than one
+/// apart.
+fn ends<'a>(
     state: &'a ClusterState,
     deployment: &'a Deployment,
     name: &'a ServiceName,
     spec: &ServiceSpec,
 ) -> Option<(&'a Replica, &'a NodeName)> {
-    let movable = spec.kind == ServiceKind::Service
-        && spec.placement == Placement::Spread
-        && spec.replicas > 1
-        && !spec.is_stateful()
-        && !matches!(spec.network_mode, NetworkMode::Service(_));
-    if !movable {
-        return None;
-    }
-    let open = state
-        .nodes
-        .values()
-        .filter(|node| standing(state, node, spec).is_none());
-    let mut held: BTreeMap<&NodeName, u32> = open.map(|node| (&node.name, 0)).collect();
+    let mut held: BTreeMap<&NodeName, u32> = BTreeMap::new();
     for replica in deployment.replicas_of(name) {
         *held.entry(&replica.node).or_default() += 1;
     }
     let (fullest, most) = held.iter().max_by_key(|(_, count)| **count)?;
-    let (emptiest, least) = held.iter().min_by_key(|(_, count)| **count)?;
-    if most - least < 2 {
-        return None;
+    let bound = most.checked_sub(2)?;
+    // Most services hold one replica a node, or leave some node empty: few nodes are looked at.
+    let count = |node: &NodeName| held.get(node).copied().unwrap_or(0);
+    let may_take = |node: &&Arc<Node>| standing(state, node, spec).is_none();
+    let mut emptiest: Option<(u32, &NodeName)> = None;
+    for node in state.nodes.values().filter(may_take) {
+        let here = count(&node.name);
+        if here <= bound && emptiest.is_none_or(|(least, _)| here < least) {
+            emptiest = Some((here, &node.name));
+        }
+        if here == 0 {
+            break;
+        }
     }
+    let (_, to) = emptiest?;
     let here = deployment.replicas_of(name).filter(|r| r.node == **fullest);
     here.max_by_key(|replica| replica.number)
-        .map(|replica| (&**replica, *emptiest))
+        .map(|replica| (&**replica, to))
 }

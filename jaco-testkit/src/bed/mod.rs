@@ -58,7 +58,7 @@ pub use engine::Engine;
 pub use host::Host;
 pub use layout::{BEDS, Layout};
 pub use namespace::Namespace;
-pub use poll::{poll_ok, poll_until};
+pub use poll::{SOON, poll_ok, poll_until};
 pub use registry::Registry;
 pub use state::State;
 

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// Longer than any wait that ends well, on a machine that is slow and busy too: a test that gives
+/// up later only fails later.
+pub const SOON: Duration = Duration::from_secs(150);
+
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` holds; after `deadline` fails with `what` in the message.

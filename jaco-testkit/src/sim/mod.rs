@@ -18,7 +18,6 @@ use jaco_core::cluster::members::{self, Action, CaughtUp};
 use jaco_core::id::DeploymentName;
 use jaco_core::manifest::spec::{DeploymentSpec, Placement};
 use jaco_core::ports::consensus::{ConsensusStatus, Follower};
-use jaco_core::scheduler::plan;
 use jaco_core::time::Timestamp;
 
 use self::engine::{Moment, Troubles};
@@ -297,7 +296,7 @@ impl Simulation {
             _ => None,
         });
         let mut commands: Vec<Command> = conditions.collect();
-        let steps = plan(&node.state, now);
+        let steps = self.nodes[id].plan(now);
         if !steps.is_empty() {
             commands.push(Command::Schedule(steps));
         }

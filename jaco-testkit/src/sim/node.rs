@@ -1,10 +1,12 @@
 //! One simulated node: a log, a state, a daemon that is up or not, and an engine.
 
+use jaco_core::cluster::command::Step;
 use jaco_core::cluster::{ClusterState, Command, Entry, Proposal, apply};
 use jaco_core::id::{Identity, NodeName};
 use jaco_core::node::containers;
 use jaco_core::node::report::{self, Local};
-use jaco_core::scheduler::barrier;
+use jaco_core::scheduler::{Planner, barrier};
+use jaco_core::time::Timestamp;
 
 use super::engine::{Engine, Moment};
 use super::invariants::{self, Broken};
@@ -25,6 +27,7 @@ pub struct SimNode {
     pub engine: Engine,
     /// How much of its log the invariants have seen.
     pub checked: usize,
+    planner: Planner,
     local: Local,
     reported_at: u64,
 }
@@ -39,6 +42,7 @@ impl SimNode {
             state: ClusterState::default(),
             engine: Engine::default(),
             checked: 0,
+            planner: Planner::default(),
             local: Local::default(),
             reported_at: 0,
         }
@@ -62,6 +66,11 @@ impl SimNode {
             }
         }
         Ok(applied < self.raft.commit)
+    }
+
+    /// What a leader plans next.
+    pub fn plan(&mut self, now: Timestamp) -> Vec<Step> {
+        self.planner.plan(&self.state, now)
     }
 
     /// One look of the runtime driver: start, remove, report.
@@ -99,6 +108,7 @@ impl SimNode {
     pub fn crash(&mut self, random: &mut crate::soak::Random) {
         self.up = false;
         self.raft = self.raft.restarted();
+        self.planner = Planner::default();
         self.local = Local::default();
         self.engine.abandoned(random);
     }

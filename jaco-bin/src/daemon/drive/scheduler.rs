@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jaco_core::cluster::Command;
-use jaco_core::scheduler::{plan, wake};
+use jaco_core::scheduler::Planner;
 
 use super::{Member, SAFETY_TICK};
 
@@ -14,6 +14,7 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     let mut led_term = 0;
+    let mut planner = Planner::default();
     loop {
         let status = member.consensus.status();
         let mut state = member.state();
@@ -24,13 +25,13 @@ pub(crate) async fn run(member: Arc<Member>) {
             }
             state = member.state();
             let now = member.clock.now();
-            let steps = plan(&state, now);
+            let steps = planner.plan(&state, now);
             if !steps.is_empty() {
                 tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
                 member.report(Command::Schedule(steps)).await;
             }
-            limit =
-                wake::next(&state, now).map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
+            let due = planner.due(now);
+            limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
         } else {
             // Leadership changes without a change of the state.
             limit = limit.min(Duration::from_millis(200));

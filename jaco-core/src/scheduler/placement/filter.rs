@@ -93,6 +93,15 @@ pub(in crate::scheduler) fn standing(
     failed.cloned().map(Rejection::Constraint)
 }
 
+/// True when a node, before and after a change, passes [`standing`] for the same services.
+pub(in crate::scheduler) fn stands_alike(before: &Node, after: &Node) -> bool {
+    let arch = |node: &Node| node.engine().map(|engine| engine.arch.clone());
+    let labels = |node: &Node| node.report.as_ref().map(|report| report.labels.clone());
+    before.status() == after.status()
+        && arch(before) == arch(after)
+        && labels(before) == labels(after)
+}
+
 fn holds(node: &Node, constraint: &Constraint) -> bool {
     let actual = match &constraint.attribute {
         Attribute::Hostname => Some(node.name.as_str()),

@@ -10,8 +10,8 @@ mod place;
 mod score;
 mod usage;
 
-pub(super) use filter::standing;
 pub use filter::{Rejection, reject};
+pub(super) use filter::{standing, stands_alike};
 pub use place::{Demand, place};
 pub(super) use place::{is_misplaced, place_at, verdicts};
 pub use usage::Cluster;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use indexmap::IndexMap;
 
-use crate::cluster::deployment::{Deployment, Phase};
+use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::node::Node;
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
@@ -13,13 +15,15 @@ use crate::manifest::spec::{Resources, ServiceSpec};
 
 use super::filter;
 
-/// The nodes in name order with their present load. Kept up to date while a plan is made.
+/// The nodes in name order with their present load. Kept up to date while a plan is made, and
+/// from one plan to the next.
+#[derive(Clone, Debug)]
 pub struct Cluster {
     pub(super) nodes: Vec<Slot>,
     /// Looked up once a replica, never walked.
-    index: IndexMap<NodeName, usize>,
+    index: Arc<IndexMap<NodeName, usize>>,
     /// The nodes in the order of the ring.
-    pub(super) by_ring: Vec<usize>,
+    pub(super) by_ring: Arc<[usize]>,
     /// Replicas of the deployment in hand, per node and service.
     per_service: BTreeMap<ServiceName, Vec<u32>>,
     /// Where this plan has placed replicas of the deployment in hand.
@@ -27,6 +31,7 @@ pub struct Cluster {
 }
 
 /// One node as placement sees it.
+#[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) node: Arc<Node>,
     pub(super) reserved: Resources,
@@ -46,29 +51,69 @@ impl Cluster {
             ring: super::score::ring_position(&[node.name.as_str()]),
         };
         let nodes: Vec<Slot> = state.nodes.values().map(slot).collect();
-        let index = state
-            .nodes
-            .keys()
-            .cloned()
-            .enumerate()
-            .map(|(i, name)| (name, i))
-            .collect();
+        let names = state.nodes.keys().cloned().enumerate();
+        let index: IndexMap<_, _> = names.map(|(i, name)| (name, i)).collect();
         let mut by_ring: Vec<usize> = (0..nodes.len()).collect();
         by_ring.sort_by_key(|i| nodes[*i].ring);
         let mut cluster = Self {
             nodes,
-            index,
-            by_ring,
+            index: Arc::new(index),
+            by_ring: by_ring.into(),
             per_service: BTreeMap::new(),
             booked: Vec::new(),
         };
-        // What has stopped takes nothing, so that this plan can use its room.
-        for replica in state.replicas().filter(|replica| !replica.is_stopped()) {
-            if let Some(i) = cluster.index.get(&replica.node).copied() {
-                add(&mut cluster.nodes[i].reserved, replica.reserved);
-            }
+        for replica in state.replicas() {
+            cluster.add(replica);
         }
         cluster
+    }
+
+    /// Counts a deployment as it is now instead of as it was.
+    pub(in crate::scheduler) fn shift(
+        &mut self,
+        before: Option<&Deployment>,
+        after: Option<&Deployment>,
+    ) {
+        let none = OrdMap::new();
+        let replicas = |of: Option<&Deployment>| of.map_or(&none, |it| &it.replicas).clone();
+        for item in replicas(before).diff(&replicas(after)) {
+            match item {
+                DiffItem::Add(_, new) => self.add(new),
+                DiffItem::Remove(_, old) => self.take(old),
+                DiffItem::Update { old, new } => {
+                    self.take(old.1);
+                    self.add(new.1);
+                }
+            }
+        }
+    }
+
+    /// Sees a member as it is now.
+    pub(in crate::scheduler) fn renew(&mut self, node: &Arc<Node>) {
+        if let Some(i) = self.position(&node.name) {
+            self.nodes[i].node = Arc::clone(node);
+        }
+    }
+
+    /// What has stopped takes nothing, so that the plan can use its room.
+    fn add(&mut self, replica: &Replica) {
+        if let Some(i) = self
+            .position(&replica.node)
+            .filter(|_| !replica.is_stopped())
+        {
+            add(&mut self.nodes[i].reserved, replica.reserved);
+        }
+    }
+
+    fn take(&mut self, replica: &Replica) {
+        if let Some(i) = self
+            .position(&replica.node)
+            .filter(|_| !replica.is_stopped())
+        {
+            let reserved = &mut self.nodes[i].reserved;
+            reserved.cpu_millis -= replica.reserved.cpu_millis;
+            reserved.memory_bytes -= replica.reserved.memory_bytes;
+        }
     }
 
     /// Turns to a deployment: its replicas are counted per node and service.
