@@ -7,7 +7,7 @@ use std::time::Duration;
 use jaco_core::certs::{Action, owed, plan, wake};
 use jaco_core::cluster::Command;
 use jaco_core::cluster::audit::EventType;
-use jaco_core::cluster::certs::{CertState, Challenge, Environment, Stage, backoff};
+use jaco_core::cluster::certs::{CertState, Environment, Stage, backoff};
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::id::{Domain, NodeName};
 use jaco_core::node::ingress;

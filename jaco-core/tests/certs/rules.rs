@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jaco_core::certs::{
-    Action, Leaf, Probed, STAGING, Settings, check, plan, probe_answer, renewal, verdict,
+    Action, Leaf, Probed, STAGING, Settings, check, plan, probe_answer, verdict,
 };
 use jaco_core::cluster::Command;
 use jaco_core::cluster::audit::EventType;
@@ -13,11 +13,11 @@ use jaco_core::error::ErrorCode;
 use jaco_core::id::{DeploymentName, Domain, NodeName, ServiceName};
 use jaco_core::node::ingress;
 use jaco_core::time::Timestamp;
-use jaco_testkit::builders::{Cluster, deployment, service};
+use jaco_testkit::builders::Cluster;
 
 use super::support::{
     DAY, MINUTE, answer, certificate, domain, events, failed, issue, planned, settings, shop, spec,
-    state, step,
+    step,
 };
 
 #[test]
