@@ -13,7 +13,7 @@ use jaco_testkit::project::Project;
 use serde_json::{Value, json};
 
 use support::network::events;
-use support::{bed, leader, voters};
+use support::{apply, bed, leader, voters};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -39,18 +39,7 @@ fn cluster(name: &str, settings: &[(&str, &str)]) -> Bed {
 fn write(bed: &Bed, project: &Project, domains: &[String]) {
     let route = |domain: &String| format!("  - {{domain: {domain}, service: web, port: 80}}\n");
     let routes: String = domains.iter().map(route).collect();
-    let jaco = format!("deployment: web\nroutes:\n{routes}services:\n  - {{name: web}}\n");
-    let compose = format!("services:\n  web:\n    image: {}\n", bed.image("web:1"));
-    project
-        .write("jaco.yaml", &jaco)
-        .unwrap()
-        .write("compose.yaml", &compose)
-        .unwrap();
-}
-
-fn apply(host: &Host, project: &Project) {
-    host.jaco_json(&["apply", &project.path("jaco.yaml"), "--wait"])
-        .unwrap();
+    support::write_web(bed, project, &routes, 1);
 }
 
 /// A domain's line of `jaco cert list`.

@@ -14,25 +14,18 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jaco_adapters::ingress::Limits;
 use jaco_core::id::Domain;
-use jaco_core::node::ingress::Route;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::support::{Authority, DEADLINE, Rig, Upstream, addresses, ok, route};
+use super::support::{Authority, DEADLINE, Rig, Upstream, large, ok, secure};
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
 /// One upstream behind `a.test` within TLS.
 fn rig(authority: &Authority, upstream: &Upstream, limits: Limits) -> Rig {
     let rig = Rig::with_limits(limits);
-    rig.add(
-        "a.test",
-        Route {
-            tls: true,
-            ..route("", false, &addresses(&[upstream]))
-        },
-    );
+    rig.add("a.test", secure(upstream));
     let served = authority.issue("a.test", 1);
     rig.change(|table| {
         table
@@ -186,10 +179,7 @@ fn requests_of_one_connection_run_beside_each_other() {
 fn large_bodies_pass_both_ways() {
     const SIZE: usize = 5_000_000;
     let authority = Authority::new();
-    let upstream = Upstream::answering(|request| {
-        assert_eq!(request.body.len(), SIZE);
-        Some(ok(&"y".repeat(SIZE)))
-    });
+    let upstream = large(SIZE);
     let rig = rig(&authority, &upstream, Limits::default());
     let length = speak(&rig, &authority, |mut sender| async move {
         let body = Full::from("x".repeat(SIZE)).boxed_unsync();

@@ -7,21 +7,11 @@ use std::time::Duration;
 use jaco_adapters::ingress::{Limits, Settings};
 use jaco_core::cluster::certs::Issued;
 use jaco_core::id::Domain;
-use jaco_core::node::ingress::Route;
 use rustls::version::{TLS12, TLS13};
 
 use super::support::{
-    Authority, Message, Rig, Upstream, Visitor, Wire, addresses, free_port, get, ok, route, sealer,
-    until,
+    Authority, Message, Rig, Upstream, Visitor, Wire, free_port, get, large, sealer, secure, until,
 };
-
-/// A route with `tls: auto` behind `a.test`.
-fn secure(upstream: &Upstream) -> Route {
-    Route {
-        tls: true,
-        ..route("", false, &addresses(&[upstream]))
-    }
-}
 
 fn show(rig: &Rig, domain: &str, served: Issued) {
     rig.change(|table| {
@@ -221,10 +211,7 @@ fn a_websocket_passes_through_tls() {
 fn large_bodies_pass_both_ways() {
     const SIZE: usize = 5_000_000;
     let authority = Authority::new();
-    let upstream = Upstream::answering(|request| {
-        assert_eq!(request.body.len(), SIZE);
-        Some(ok(&"y".repeat(SIZE)))
-    });
+    let upstream = large(SIZE);
     let rig = rig(&authority, &upstream);
     let body = "x".repeat(SIZE);
     let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {SIZE}\r\n\r\n");

@@ -142,6 +142,22 @@ pub(crate) fn route(path: &str, strip_path: bool, addresses: &[SocketAddr]) -> R
     }
 }
 
+/// The same with `tls: auto`.
+pub(crate) fn secure(upstream: &Upstream) -> Route {
+    Route {
+        tls: true,
+        ..route("", false, &addresses(&[upstream]))
+    }
+}
+
+/// An upstream that takes a body of this size and gives one as large.
+pub(crate) fn large(size: usize) -> Upstream {
+    Upstream::answering(move |request| {
+        assert_eq!(request.body.len(), size);
+        Some(ok(&"y".repeat(size)))
+    })
+}
+
 /// A published port that leads to these addresses.
 pub(crate) fn port(addresses: &[SocketAddr]) -> PortRoute {
     PortRoute {
