@@ -69,11 +69,23 @@ impl HttpClient for Client {
         let answer = tokio::time::timeout(PATIENCE, self.pooled.request(request));
         Box::pin(async move {
             let answer = answer.await.map_err(|_| other("the CA does not answer"))?;
-            let (head, body) = answer.map_err(other)?.into_parts();
+            let (head, body) = answer.map_err(|error| failed(&error))?.into_parts();
             seen.note(&head);
             let body: Limited<Incoming> = Limited::new(body, LARGEST);
             Ok(BytesResponse::from(Response::from_parts(head, body)))
         })
+    }
+}
+
+/// Says what the innermost cause is; the outer ones only say that it is a client.
+fn failed(error: &hyper_util::client::legacy::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match error.is_connect() {
+        true => other(format!("the CA cannot be reached: {cause}")),
+        false => other(format!("the CA gave no answer: {cause}")),
     }
 }
 
