@@ -3,6 +3,7 @@
 //! No adapter knows another. What two of them share, TLS and the generated messages, stands in
 //! [`transport`].
 
+pub mod acme;
 pub mod api;
 pub mod dns;
 pub mod docker;

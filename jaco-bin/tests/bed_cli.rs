@@ -146,6 +146,7 @@ fn regression_every_command_that_prints_data_gives_json_that_parses() {
         &["scale", "web/web=2"],
         &["restart", "web/web"],
         &["rollback", "web"],
+        &["cert", "list"],
         &["token", "issue", "--name", "ci"],
         &["token", "list"],
         &["token", "revoke", "ci"],

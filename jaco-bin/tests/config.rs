@@ -36,6 +36,22 @@ fn the_status_interval_is_between_five_seconds_and_five_minutes() {
 }
 
 #[test]
+fn only_lets_encrypt_is_tried_in_staging_first() {
+    let settings = |text: &str| parse(text, &environment()).unwrap().acme.settings;
+    let default = settings("");
+    assert!(default.enabled && default.staging.is_some());
+    assert_eq!(default.email, None);
+    assert_eq!(settings("acme_skip_staging: true").staging, None);
+    let own = settings("acme_ca: https://ca.test/dir\nacme_email: a@b.test");
+    assert_eq!(
+        (own.staging, own.production.as_str()),
+        (None, "https://ca.test/dir")
+    );
+    assert_eq!(own.email.as_deref(), Some("a@b.test"));
+    assert!(!settings("acme_enabled: false").enabled);
+}
+
+#[test]
 fn forwarders_are_the_configured_ones_or_those_of_the_host() {
     let mut environment = environment();
     environment.resolv_conf = "nameserver 127.0.0.11\nnameserver 192.0.2.7\n".to_owned();
@@ -82,6 +98,10 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("listen_addr: 10.1.2.3:7001", "cluster_addr"),
         ("cluster_addr: 10.1.2.3", "cluster_addr"),
         ("http_addr: nowhere", "http_addr"),
+        ("https_addr: nowhere", "https_addr"),
+        ("acme_ca: http://ca.test/dir", "acme_ca"),
+        ("acme_email: nobody", "acme_email"),
+        ("acme_enabled: maybe", "acme_enabled"),
         ("docker_host: tcp://10.0.0.1:2375", "docker_host"),
         ("ipam_pool: 10.244.0.0/24", "ipam_pool"),
         ("node_status_interval: 4s", "node_status_interval"),

@@ -14,6 +14,7 @@ use std::{env, fs};
 
 use jaco_core::cluster::Command;
 use jaco_core::cluster::addresses::Scope;
+use jaco_core::cluster::certs::{AccountKey, CertStep, Environment, Stage};
 use jaco_core::cluster::deployment::{Cause, ReplicaState};
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::error::{Error, ErrorCode};
@@ -28,7 +29,7 @@ use jaco_core::view::changes::{Applied, changes};
 use jaco_core::view::check::NetworkCheck;
 use jaco_core::view::cluster::{self, AuditLog, Suffrage};
 use jaco_core::view::status::{DeploymentStatus, status};
-use jaco_core::view::{network, replica, route};
+use jaco_core::view::{cert, network, replica, route};
 use jaco_testkit::builders::{Cluster, bundle, deployment, seen, service};
 use serde::Serialize;
 use support::Project;
@@ -61,11 +62,49 @@ fn shop() -> Cluster {
         node: failed.node.clone(),
         observations: vec![failure],
     });
+    certify(&mut cluster);
     cluster.must(Command::NodeCondition {
         node: NodeName::new("n3"),
         condition: NodeCondition::Unreachable,
     });
     cluster
+}
+
+/// The shop's domain has a certificate, and the last try to renew it failed.
+fn certify(cluster: &mut Cluster) {
+    let account = AccountKey {
+        directory: "https://ca.example/dir".to_owned(),
+        contact: None,
+    };
+    let ordered = CertStep::Ordered {
+        environment: Environment::Prod,
+        account,
+        url: "https://ca.example/order/1".to_owned(),
+        key_sealed: "00".to_owned(),
+        challenge: None,
+    };
+    let issued = CertStep::Issued {
+        chain: "chain".to_owned(),
+        serial: "0a".to_owned(),
+        not_before: Timestamp(0),
+        not_after: Timestamp(7_776_000_000),
+    };
+    let failed = CertStep::Failed {
+        stage: Stage::Order,
+        environment: Environment::Prod,
+        reason: "too many certificates".to_owned(),
+        rate_limited: true,
+        retry_at: None,
+    };
+    let steps = [ordered.clone(), issued.clone(), ordered, issued, failed];
+    for (after, step) in (0..).zip(steps) {
+        let domain = Domain::new("shop.example");
+        cluster.must(Command::Certificate {
+            domain,
+            after,
+            step,
+        });
+    }
 }
 
 /// Compares with the file, or writes it when asked to.
@@ -126,6 +165,11 @@ fn get_route_keeps_its_shape() {
     let (node, domain) = (NodeName::new("n1"), Domain::new("shop.example"));
     let shape = route::detail(&shop().state, &node, &domain).unwrap();
     check("get_route", &shape);
+}
+
+#[test]
+fn cert_list_keeps_its_shape() {
+    check("cert_list", &cert::list(&shop().state));
 }
 
 #[test]

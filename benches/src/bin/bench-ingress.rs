@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use jaco_adapters::ingress::HyperIngress;
+use jaco_adapters::ingress::{HyperIngress, Settings};
+use jaco_adapters::seal::AesSealer;
 use jaco_benches::peer::{Running, free_port, install, setting, start};
 use jaco_benches::{Row, median};
 use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
@@ -94,7 +95,11 @@ impl Proxy {
 /// Our ingress, in this process, which does nothing else meanwhile.
 fn ours(backend: u16) -> Result<(HyperIngress, Proxy)> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let ingress = HyperIngress::with_workers(any, 1);
+    let settings = Settings {
+        workers: 1,
+        ..Settings::new(any, any, Arc::new(AesSealer::new(&[0; 32])))
+    };
+    let ingress = HyperIngress::start(settings)?;
     let upstream = Upstream {
         replica: ReplicaId::from("bench-web-0"),
         address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, backend),

@@ -1,10 +1,10 @@
 //! `make soak-rollout`: rolling updates, scaling, drains and the loss of the leader under the
 //! load of `wrk` on every host, round after round; no request may fail (spec 05).
 //!
-//! A host whose daemon is away serves nobody meanwhile: in the phases of the restarts and of the
-//! killed leader the load is on the two others. A request that takes five seconds is in flight in each phase.
-//! Failures are answers with a status above 399, connections that break, and requests that take
-//! longer than ten seconds.
+//! A host whose daemon is away serves nobody meanwhile: in the phases of the restarts and of
+//! the killed leader the load is on the two others. A request that takes five seconds is in
+//! flight in each phase. Failures are answers with a status above 399, connections that break,
+//! and requests that take longer than ten seconds.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};

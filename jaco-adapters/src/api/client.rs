@@ -201,6 +201,8 @@ calls! {
     delete = DeployClient::delete(NameRequest);
     /// Goes back to an older revision.
     rollback = DeployClient::rollback(RollbackRequest);
+    /// Orders a certificate now.
+    renew_certificate = DeployClient::renew_certificate(RenewCertificateRequest);
     /// Changes a replica count.
     scale = DeployClient::scale(ScaleRequest);
     restart = DeployClient::restart(RestartRequest);

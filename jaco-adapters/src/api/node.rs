@@ -1,15 +1,19 @@
-//! What members ask of each other besides consensus: a replica's logs, a check of the network.
+//! What members ask of each other besides consensus: a replica's logs, a check of the network, a
+//! page as they see it.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use jaco_core::id::ReplicaId;
+use jaco_core::certs::Probed;
+use jaco_core::id::{Domain, ReplicaId};
 use jaco_core::ports::container_logs::{LogLine, LogLines, LogOptions};
-use jaco_core::ports::{ContainerLogs, RuntimeError, SelfCheck};
+use jaco_core::ports::{ContainerLogs, RuntimeError, SelfCheck, WebProbe};
 use jaco_core::time::Timestamp;
 use jaco_core::view::check::CheckRow;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -30,14 +34,16 @@ const CHECK_LIMIT: Duration = Duration::from_secs(20);
 pub struct NodeService {
     logs: Arc<dyn ContainerLogs>,
     checks: Arc<dyn SelfCheck>,
+    web: Arc<dyn WebProbe>,
 }
 
 /// The service for the raft listener.
 pub fn service(
     logs: Arc<dyn ContainerLogs>,
     checks: Arc<dyn SelfCheck>,
+    web: Arc<dyn WebProbe>,
 ) -> NodeServer<NodeService> {
-    NodeServer::new(NodeService { logs, checks })
+    NodeServer::new(NodeService { logs, checks, web })
 }
 
 #[async_trait]
@@ -84,9 +90,41 @@ impl Node for NodeService {
         &self,
         _: Request<proto::CheckRequest>,
     ) -> Result<Response<proto::Frame>, Status> {
-        let json = serde_json::to_vec(&self.checks.check().await)
-            .map_err(|error| Status::internal(format!("encode answer: {error}")))?;
-        Ok(Response::new(proto::Frame { json }))
+        frame(&self.checks.check().await)
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<proto::FetchRequest>,
+    ) -> Result<Response<proto::Frame>, Status> {
+        let request = request.into_inner();
+        let address = request.address.parse();
+        let address = address.map_err(|_| Status::invalid_argument("not an address"))?;
+        let host = Domain::new(request.host);
+        frame(&self.web.fetch(None, address, &host, &request.path).await)
+    }
+}
+
+fn frame(answer: &impl Serialize) -> Result<Response<proto::Frame>, Status> {
+    let json = serde_json::to_vec(answer)
+        .map_err(|error| Status::internal(format!("encode answer: {error}")))?;
+    Ok(Response::new(proto::Frame { json }))
+}
+
+/// Has another member fetch a page.
+pub async fn remote_fetch(channel: Channel, address: IpAddr, host: &Domain, path: &str) -> Probed {
+    let mut client = NodeClient::new(channel);
+    let request = proto::FetchRequest {
+        address: address.to_string(),
+        host: host.to_string(),
+        path: path.to_owned(),
+    };
+    let silent = |why: String| Probed::Silent(format!("the node that was to ask: {why}"));
+    match tokio::time::timeout(CHECK_LIMIT, client.fetch(request)).await {
+        Err(_) => silent("it does not answer".to_owned()),
+        Ok(Err(status)) => silent(root_cause(&status)),
+        Ok(Ok(answer)) => serde_json::from_slice(&answer.into_inner().json)
+            .unwrap_or_else(|error| silent(error.to_string())),
     }
 }
 

@@ -82,7 +82,7 @@ impl Forwarder {
 }
 
 /// One try: a datagram, and a connection when the answer is too long for one.
-async fn ask(request: &Message, upstream: SocketAddr) -> (Outcome, Option<Message>) {
+pub(super) async fn ask(request: &Message, upstream: SocketAddr) -> (Outcome, Option<Message>) {
     let question = question(request);
     let (mut outcome, mut answer) = judged(exchange::udp(&question, upstream).await);
     if after(outcome) == Next::OverTcp {

@@ -9,6 +9,7 @@ mod cache;
 mod exchange;
 mod forwarder;
 mod listener;
+mod lookup;
 mod message;
 mod worker;
 
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::transport::listeners::{Listeners, Listening, Serving};
 use listener::Opened;
+pub use lookup::UpstreamLookup;
 
 /// Where a responder listens and whom it asks.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The answers that the ingress gives itself, when no replica can.
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, SERVER};
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
@@ -21,6 +21,32 @@ pub(super) enum Answer {
     Unreachable,
     /// The upstream did not begin to answer in time.
     Timeout,
+}
+
+/// An answer that the ingress gives on its own behalf, although nothing went wrong.
+fn own(status: StatusCode, text: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::text(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static("jaco"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// What a CA finds at a challenge's path.
+pub(super) fn challenge(answer: &str) -> Response<Body> {
+    own(StatusCode::OK, Bytes::copy_from_slice(answer.as_bytes()))
+}
+
+/// Sends a visitor of plain HTTP to the same address within TLS.
+pub(super) fn redirect(location: HeaderValue) -> Response<Body> {
+    let text = Bytes::from_static(b"this host is served over HTTPS\n");
+    let mut response = own(StatusCode::PERMANENT_REDIRECT, text);
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 impl Answer {
@@ -48,14 +74,8 @@ impl Answer {
     /// The response with a line of text saying what happened.
     pub(super) fn response(self) -> Response<Body> {
         let text = Bytes::from_static(self.text().as_bytes());
-        let mut response = Response::new(Body::text(text));
-        *response.status_mut() = self.status();
+        let mut response = own(self.status(), text);
         let headers = response.headers_mut();
-        headers.insert(SERVER, HeaderValue::from_static("jaco"));
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
         match self {
             Self::NoUpstream | Self::Unreachable => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bytes::{Bytes, BytesMut};
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
+    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
@@ -38,6 +38,8 @@ const LASTING: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
 pub(super) struct Forwarded<'a> {
     /// The client's address.
     pub(super) client: &'a HeaderValue,
+    /// It came within TLS.
+    pub(super) secure: bool,
     /// The host that was asked for, when the `Host` header does not say it.
     pub(super) host: Option<HeaderValue>,
     pub(super) request_id: HeaderValue,
@@ -81,10 +83,29 @@ pub(super) fn to_upstream(headers: &mut HeaderMap, told: Forwarded<'_>) -> Resul
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
+    let proto = if told.secure { "https" } else { "http" };
     headers.insert(X_FORWARDED_FOR, told.client.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_REQUEST_ID, told.request_id);
     Ok(())
+}
+
+/// Makes the headers of an HTTP/2 request those of an HTTP/1.1 one that says the same.
+pub(super) fn from_http2(headers: &mut HeaderMap, has_body: bool) {
+    if has_body && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    // There each cookie may have a line of its own (RFC 9113, 8.2.3).
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let lines: Vec<&[u8]> = headers
+            .get_all(COOKIE)
+            .iter()
+            .map(|c| c.as_bytes())
+            .collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
+    }
 }
 
 /// Makes an upstream's headers a client's.

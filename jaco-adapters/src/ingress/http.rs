@@ -1,4 +1,4 @@
-//! A client's HTTP/1.1 connection, from accept to close or to a tunnel.
+//! A client's connection, plain or within TLS: HTTP/1.1, from accept to close or to a tunnel.
 
 use std::cell::{RefCell, RefMut};
 use std::convert::Infallible;
@@ -6,25 +6,35 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::limits::Limits;
 use super::slowness::{Alarm, Watch};
 use super::stream::ClientStream;
 use super::upgrade::Tunnel;
 use super::worker::Worker;
-use super::{headers, proxy};
+use super::{headers, http2, proxy, tls};
+
+/// What a connection runs over.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Io for T {}
 
 /// What the requests of one connection share.
 pub(super) struct Client {
     /// The address for `X-Forwarded-For`.
     pub(super) address: HeaderValue,
-    pub(super) watch: Watch,
+    /// True within TLS.
+    pub(super) secure: bool,
+    pub(super) watch: Rc<Watch>,
     /// Set by the request whose upstream changed the protocol.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
     /// Rings when the upstream of the request under way is too slow.
@@ -35,10 +45,22 @@ pub(super) struct Client {
 pub(super) struct Busy(Rc<Client>);
 
 impl Client {
-    fn new(peer: SocketAddr) -> Self {
+    pub(super) fn new(peer: SocketAddr, secure: bool) -> Self {
         Self {
             address: headers::value(format_args!("{}", peer.ip().to_canonical()), 45),
-            watch: Watch::new(),
+            secure,
+            watch: Rc::new(Watch::new()),
+            tunnel: RefCell::new(None),
+            patience: RefCell::new(None),
+        }
+    }
+
+    /// The same client for a request that runs beside others.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            secure: self.secure,
+            watch: Rc::clone(&self.watch),
             tunnel: RefCell::new(None),
             patience: RefCell::new(None),
         }
@@ -65,9 +87,24 @@ impl Drop for Busy {
     }
 }
 
-/// Serves one connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let client = Rc::new(Client::new(peer));
+/// Serves a connection that begins with a TLS handshake.
+pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let handshake = TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream);
+    let stream = match tokio::time::timeout(worker.limits.header_read, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
+        http2::serve(worker, stream, peer).await;
+    } else {
+        serve(worker, stream, peer, true).await;
+    }
+}
+
+/// Serves one HTTP/1.1 connection until it ends.
+pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr, secure: bool) {
+    let client = Rc::new(Client::new(peer, secure));
     let limits = worker.limits;
     let requests = {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));

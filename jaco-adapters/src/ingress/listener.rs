@@ -22,6 +22,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
     Http,
+    Https,
     /// The published port of this number.
     Tcp(u16),
 }
@@ -92,7 +93,14 @@ pub(super) async fn accept(worker: Rc<Worker>, opened: Opened) {
 fn serve(worker: &Rc<Worker>, purpose: Purpose, stream: TcpStream, peer: SocketAddr) {
     let worker = Rc::clone(worker);
     match purpose {
-        Purpose::Http => drop(tokio::task::spawn_local(http::serve(worker, stream, peer))),
+        Purpose::Http => {
+            drop(tokio::task::spawn_local(http::serve(
+                worker, stream, peer, false,
+            )));
+        }
+        Purpose::Https => drop(tokio::task::spawn_local(http::serve_tls(
+            worker, stream, peer,
+        ))),
         Purpose::Tcp(port) => drop(tokio::task::spawn_local(tcp::serve(worker, stream, port))),
     }
 }

@@ -6,13 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jaco_core::cluster::certs::Issued;
+use jaco_core::id::Domain;
 use jaco_core::node::balance::Load;
 use jaco_core::node::ingress::{RouteTable, Upstream};
+use jaco_core::ports::Sealer;
+use rustls::sign::CertifiedKey;
+
+use super::tls::{self, Shown};
 
 /// One published table. Replaced as a whole; whoever began with it keeps it.
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) routes: Arc<RouteTable>,
+    certificates: HashMap<Domain, Arc<Shown>>,
     peers: HashMap<SocketAddrV4, Arc<Peer>>,
 }
 
@@ -29,7 +36,7 @@ pub(super) struct Flight(Arc<Peer>);
 
 impl Live {
     /// Joins a table with what was known under the one before.
-    pub(super) fn new(routes: Arc<RouteTable>, before: &Live) -> Self {
+    pub(super) fn new(routes: Arc<RouteTable>, before: &Live, sealer: &dyn Sealer) -> Self {
         let http = routes.domains.values().flatten().map(|r| &r.upstreams);
         let ports = routes.ports.values().map(|route| &route.upstreams);
         let peer = |upstream: &Upstream| {
@@ -38,7 +45,44 @@ impl Live {
         };
         let upstreams = http.chain(ports).flat_map(|upstreams| upstreams.iter());
         let peers = upstreams.map(peer).collect();
-        Self { routes, peers }
+        let certificates = routes.certificates.iter().filter_map(|(domain, served)| {
+            let shown = before.shown(domain, served).or_else(|| {
+                let opened = tls::open(domain, served, sealer);
+                let told = |why: &String| {
+                    tracing::error!(subsystem = "ingress", %domain, why, "certificate not served");
+                };
+                opened.inspect_err(told).ok().map(Arc::new)
+            });
+            Some((domain.clone(), shown?))
+        });
+        Self {
+            certificates: certificates.collect(),
+            routes,
+            peers,
+        }
+    }
+
+    /// A certificate as it was opened for this table, if it is still the same.
+    fn shown(&self, domain: &Domain, served: &Issued) -> Option<Arc<Shown>> {
+        let shown = self.certificates.get(domain)?;
+        (shown.serial == served.serial).then(|| Arc::clone(shown))
+    }
+
+    /// What is shown to visitors of a host.
+    pub(super) fn certificate(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
+        let shown = match self.certificates.get(host) {
+            Some(shown) => shown,
+            None if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                self.certificates.get(host.to_ascii_lowercase().as_str())?
+            }
+            None => return None,
+        };
+        Some(&shown.key)
+    }
+
+    /// True when some certificate can be shown.
+    pub(super) fn shows_certificates(&self) -> bool {
+        !self.certificates.is_empty()
     }
 
     pub(super) fn knows(&self, address: &SocketAddrV4) -> bool {

@@ -11,6 +11,7 @@ mod framing;
 mod gate;
 mod headers;
 mod http;
+mod http2;
 mod limits;
 mod listener;
 mod live;
@@ -20,8 +21,8 @@ mod slowness;
 mod stream;
 mod target;
 mod tcp;
+mod tls;
 mod upgrade;
-
 mod worker;
 
 use std::collections::BTreeSet;
@@ -32,13 +33,14 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::RouteTable;
-use jaco_core::ports::ingress_proxy::IngressProxy;
+use jaco_core::ports::{IngressProxy, Sealer};
 use tokio::sync::{mpsc, watch};
 
 use crate::transport::listeners::{self, Listeners, Listening, Serving};
 pub use limits::Limits;
 use listener::{Opened, Purpose};
 use live::Live;
+use worker::Shared;
 
 /// The ingress of one node, on hyper. Dropping it closes every listener and connection.
 pub struct HyperIngress {
@@ -49,32 +51,60 @@ pub struct HyperIngress {
 /// Opens and closes listeners as the table says.
 struct Control {
     http: SocketAddr,
+    https: SocketAddr,
+    sealer: Arc<dyn Sealer>,
     table: Arc<ArcSwap<Live>>,
     workers: Mutex<Vec<mpsc::UnboundedSender<Opened>>>,
     listeners: Mutex<Listeners<Purpose>>,
 }
 
+/// What an ingress is started with.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where HTTP will be served.
+    pub http: SocketAddr,
+    /// Where TLS will be served; visitors of plain HTTP are sent to its port.
+    pub https: SocketAddr,
+    /// Threads.
+    pub workers: usize,
+    /// Times and sizes.
+    pub limits: Limits,
+    /// Opens the keys of certificates.
+    pub sealer: Arc<dyn Sealer>,
+}
+
+impl Settings {
+    /// One worker per core, and the limits of spec 08.
+    pub fn new(http: SocketAddr, https: SocketAddr, sealer: Arc<dyn Sealer>) -> Self {
+        Self {
+            http,
+            https,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: Limits::default(),
+            sealer,
+        }
+    }
+}
+
 impl HyperIngress {
-    /// Starts with one worker per core and no listener. `http` is where HTTP will be served.
-    /// Must be called within a tokio runtime, which tries failed listeners again.
-    pub fn start(http: SocketAddr) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::with_workers(http, cores)
-    }
-
-    /// Starts with a given number of workers.
-    pub fn with_workers(http: SocketAddr, workers: usize) -> Self {
-        Self::with_limits(http, workers, Limits::default())
-    }
-
-    /// Starts with limits other than spec 08's.
-    pub fn with_limits(http: SocketAddr, workers: usize, limits: Limits) -> Self {
+    /// Starts without a listener. Must be called within a tokio runtime, which tries failed
+    /// listeners again.
+    ///
+    /// # Errors
+    /// When TLS cannot be configured.
+    pub fn start(settings: Settings) -> std::io::Result<Self> {
         let table = Arc::new(ArcSwap::from_pointee(Live::default()));
+        let tls = tls::config(Arc::clone(&table)).map_err(std::io::Error::other)?;
+        let shared = Shared {
+            limits: settings.limits,
+            tls,
+            https_port: settings.https.port(),
+        };
         let mut orders = Vec::new();
         let mut threads = Vec::new();
-        for number in 0..workers.max(1) {
+        for number in 0..settings.workers.max(1) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            match worker::start(number, Arc::clone(&table), limits, receiver) {
+            match worker::start(number, Arc::clone(&table), shared.clone(), receiver) {
                 Ok(thread) => {
                     orders.push(sender);
                     threads.push(thread);
@@ -83,18 +113,25 @@ impl HyperIngress {
             }
         }
         let control = Arc::new(Control {
-            http,
+            http: settings.http,
+            https: settings.https,
+            sealer: settings.sealer,
             table,
             workers: Mutex::new(orders),
             listeners: Mutex::default(),
         });
         tokio::spawn(listeners::retry(Arc::downgrade(&control)));
-        Self { control, threads }
+        Ok(Self { control, threads })
     }
 
     /// Where HTTP is being served; none while no domain is routed.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.control.listeners().address(Purpose::Http)
+    }
+
+    /// Where TLS is being served; none while there is no certificate.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.control.listeners().address(Purpose::Https)
     }
 }
 
@@ -125,13 +162,14 @@ impl Serving for Control {
     }
 
     fn reconcile(&self, listeners: &mut Listeners<Purpose>) {
-        let wanted = wanted(&self.table.load().routes);
+        let wanted = wanted(&self.table.load());
         listeners.reconcile(&wanted, |purpose| self.open(purpose));
     }
 
     fn address(&self, purpose: Purpose) -> SocketAddr {
         match purpose {
             Purpose::Http => self.http,
+            Purpose::Https => self.https,
             Purpose::Tcp(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
         }
     }
@@ -140,7 +178,7 @@ impl Serving for Control {
 impl Control {
     fn publish(&self, table: Arc<RouteTable>) {
         let mut listeners = self.listeners();
-        let live = Live::new(table, &self.table.load());
+        let live = Live::new(table, &self.table.load(), &*self.sealer);
         self.table.store(Arc::new(live));
         self.reconcile(&mut listeners);
     }
@@ -171,7 +209,8 @@ impl Control {
 }
 
 /// The listeners that a table needs.
-fn wanted(table: &RouteTable) -> BTreeSet<Purpose> {
+fn wanted(live: &Live) -> BTreeSet<Purpose> {
+    let table = &live.routes;
     let tcp = table
         .ports
         .keys()
@@ -179,6 +218,9 @@ fn wanted(table: &RouteTable) -> BTreeSet<Purpose> {
     let mut wanted: BTreeSet<_> = tcp.map(|&(port, _)| Purpose::Tcp(port)).collect();
     if table.needs_http() {
         wanted.insert(Purpose::Http);
+    }
+    if live.shows_certificates() {
+        wanted.insert(Purpose::Https);
     }
     wanted
 }

@@ -7,6 +7,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{EXPECT, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use jaco_core::certs::CHALLENGE_PATH;
 use jaco_core::node::balance::{self, Failure, Next};
 use jaco_core::node::ingress::Upstream;
 
@@ -18,7 +19,7 @@ use super::live::{Flight, Live};
 use super::pool::{Lease, Link};
 use super::upgrade::Tunnel;
 use super::worker::Worker;
-use super::{headers, target};
+use super::{answer, headers, target};
 
 /// Answers one request: with an upstream's response, or with an own one that says why not.
 pub(super) async fn answer(
@@ -39,10 +40,17 @@ async fn forward(
     let (mut head, body) = request.into_parts();
     let table = worker.table();
     let host = target::host(&head)?;
-    let route = table
-        .routes
-        .find(host, head.uri.path())
-        .ok_or(Answer::NoRoute)?;
+    if let Some(answer) = challenge(&table, head.uri.path()) {
+        return Ok(answer::challenge(answer));
+    }
+    let route = table.routes.find(host, head.uri.path());
+    // A domain without TLS is not there within it.
+    let route = route.filter(|route| route.tls || !client.secure);
+    let route = route.ok_or(Answer::NoRoute)?;
+    if route.tls && !client.secure && table.certificate(host).is_some() {
+        let location = target::secure(host, worker.https_port, &head.uri);
+        return Ok(answer::redirect(location));
+    }
     let strip = if route.strip_path {
         route.path.len()
     } else {
@@ -53,9 +61,13 @@ async fn forward(
         .authority()
         .and_then(|name| name.as_str().parse().ok());
     head.uri = target::forwarded(&head.uri, strip);
+    if head.version == Version::HTTP_2 {
+        headers::from_http2(&mut head.headers, !body.is_end_stream());
+    }
     let upgrade = headers::wanted_upgrade(&head.headers);
     let told = Forwarded {
         client: &client.address,
+        secure: client.secure,
         host,
         request_id: headers::request_id(worker.random(), worker.random()),
     };
@@ -96,6 +108,16 @@ async fn forward(
     *response.version_mut() = Version::HTTP_11;
     headers::to_client(response.headers_mut());
     Ok(response)
+}
+
+/// The answer to a CA that asks for the one of a challenge under way.
+fn challenge<'a>(table: &'a Live, path: &str) -> Option<&'a str> {
+    let challenges = &table.routes.challenges;
+    if challenges.is_empty() {
+        return None;
+    }
+    let token = path.strip_prefix(CHALLENGE_PATH)?;
+    challenges.get(token).map(String::as_str)
 }
 
 /// Leaves the upstream's stream with the client's connection and tells the client to change.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::framing::{Ambiguous, Framing};
-use super::http::Client;
+use super::http::{Client, Io};
 use super::worker::Worker;
 
 /// Nowhere in a head is a zero byte allowed: hyper answers 400 when it reads this instead of an
@@ -26,16 +26,16 @@ const LINGER: Duration = Duration::from_secs(2);
 const JOINED: usize = 1024;
 
 /// One client's stream.
-pub(super) struct ClientStream {
-    stream: TcpStream,
+pub(super) struct ClientStream<S> {
+    stream: S,
     framing: Framing,
     refused: bool,
     worker: Rc<Worker>,
     client: Rc<Client>,
 }
 
-impl ClientStream {
-    pub(super) fn new(stream: TcpStream, worker: Rc<Worker>, client: Rc<Client>) -> Self {
+impl<S: Io> ClientStream<S> {
+    pub(super) fn new(stream: S, worker: Rc<Worker>, client: Rc<Client>) -> Self {
         let framing = Framing::default();
         Self {
             stream,
@@ -46,7 +46,7 @@ impl ClientStream {
         }
     }
 
-    pub(super) fn into_inner(self) -> TcpStream {
+    pub(super) fn into_inner(self) -> S {
         self.stream
     }
 
@@ -81,7 +81,7 @@ fn poison(room: &mut ReadBufCursor<'_>) {
     room.put_slice(&POISON[..POISON.len().min(room.remaining())]);
 }
 
-impl Read for ClientStream {
+impl<S: Io> Read for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,7 +113,7 @@ impl Read for ClientStream {
     }
 }
 
-impl ClientStream {
+impl<S: Io> ClientStream<S> {
     fn wrote(&self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match wrote {
             Poll::Ready(_) => self.client.watch.sent(),
@@ -123,7 +123,7 @@ impl ClientStream {
     }
 }
 
-impl Write for ClientStream {
+impl<S: Io> Write for ClientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -210,8 +210,8 @@ impl Write for UpstreamStream {
 
 /// Writes some slices. A head alone, or with a small body, goes out as one: copying that much
 /// costs less than what the kernel does for a list.
-fn write_slices(
-    stream: Pin<&mut TcpStream>,
+fn write_slices<S: AsyncWrite>(
+    stream: Pin<&mut S>,
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {

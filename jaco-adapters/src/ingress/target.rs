@@ -1,11 +1,14 @@
 //! Which host a request is for, and what an upstream is asked for.
 
-use hyper::header::HOST;
+use std::fmt::Display;
+
+use hyper::header::{HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Uri, Version};
 
 use super::answer::Answer;
+use super::headers;
 
 const NO_HOST: Answer = Answer::BadRequest("the request has no Host header\n");
 const HOSTS: Answer = Answer::BadRequest("the request has more than one Host header\n");
@@ -67,4 +70,15 @@ pub(super) fn forwarded(uri: &Uri, strip: usize) -> Uri {
     };
     // A tail of a valid target is valid; if it were not, the whole would do no harm.
     target.unwrap_or_else(|_| uri.clone())
+}
+
+/// Where a visitor of plain HTTP finds the same within TLS.
+pub(super) fn secure(host: &str, port: u16, uri: &Uri) -> HeaderValue {
+    let rest = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let port: &dyn Display = if port == 443 {
+        &""
+    } else {
+        &format!(":{port}")
+    };
+    headers::value(format_args!("https://{host}{port}{rest}"), 64)
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
+use super::http::Io;
 use super::live::Flight;
 
 /// The upstream's side of a tunnel that begins when the client has read `101`.
@@ -17,7 +18,7 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Carries bytes both ways until both sides have ended. `early` is what the client said
     /// already.
-    pub(super) async fn run(mut self, mut client: TcpStream, early: Bytes) {
+    pub(super) async fn run(mut self, mut client: impl Io, early: Bytes) {
         let begun = async {
             self.upstream.write_all(&early).await?;
             client.write_all(&self.early).await

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
@@ -29,16 +30,27 @@ pub(super) struct Worker {
     table: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     pub(super) pool: Pool,
     pub(super) limits: Limits,
+    pub(super) tls: Arc<ServerConfig>,
+    /// Where visitors of plain HTTP are sent.
+    pub(super) https_port: u16,
     /// What a client sent, on its way to hyper's buffer.
     pub(super) scratch: RefCell<Vec<u8>>,
     random: Cell<u64>,
+}
+
+/// What all workers are told alike.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) tls: Arc<ServerConfig>,
+    pub(super) https_port: u16,
 }
 
 /// Starts a worker; it ends when the sender of the orders is dropped.
 pub(super) fn start(
     number: usize,
     table: Arc<ArcSwap<Live>>,
-    limits: Limits,
+    shared: Shared,
     orders: mpsc::UnboundedReceiver<Opened>,
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("ingress-{number}");
@@ -47,7 +59,7 @@ pub(super) fn start(
             .enable_all()
             .build_local(LocalOptions::default());
         match runtime {
-            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, limits)), orders)),
+            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared)), orders)),
             Err(error) => tracing::error!(%error, "ingress worker has no runtime"),
         }
     })
@@ -69,13 +81,15 @@ async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
 }
 
 impl Worker {
-    fn new(table: Arc<ArcSwap<Live>>, limits: Limits) -> Self {
+    fn new(table: Arc<ArcSwap<Live>>, shared: Shared) -> Self {
         // Odd, because the generator stays at zero once it is there.
         let seed = RandomState::new().build_hasher().finish() | 1;
         Self {
             table: RefCell::new(Cache::new(table)),
             pool: Pool::default(),
-            limits,
+            limits: shared.limits,
+            tls: shared.tls,
+            https_port: shared.https_port,
             scratch: RefCell::new(vec![0; SCRATCH]),
             random: Cell::new(seed),
         }

@@ -1,16 +1,19 @@
 //! The `Probe` port: echoes over raw sockets, and questions to resolvers (spec 07).
 
+mod fetch;
 mod packet;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_lc_rs::rand;
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
+use jaco_core::certs::Probed;
+use jaco_core::id::Domain as HostName;
 use jaco_core::ports::{HostError, Probe};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -49,6 +52,13 @@ impl Probe for HostProbe {
             }
         }
         Err(told(&io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl HostProbe {
+    /// What an address answers over plain HTTP for a domain and a path.
+    pub async fn fetch(&self, address: IpAddr, host: &HostName, path: &str) -> Probed {
+        fetch::fetch(address, host, path).await
     }
 }
 

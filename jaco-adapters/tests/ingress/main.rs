@@ -4,6 +4,7 @@
 mod contract;
 mod forwarding;
 mod headers;
+mod http2;
 mod limits;
 mod listeners;
 mod retries;
@@ -11,4 +12,5 @@ mod routing;
 mod smuggling;
 mod support;
 mod tcp;
+mod tls;
 mod upgrades;

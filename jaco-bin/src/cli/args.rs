@@ -122,6 +122,9 @@ pub(super) enum Command {
     /// Issue, revoke and list operator tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// List certificates, and order one anew
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Show who changed what
     Audit(Audit),
     /// Explain an error code
@@ -209,6 +212,17 @@ pub(super) enum NodeCommand {
         /// Also when replicas with data are lost
         #[arg(long)]
         force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CertCommand {
+    /// List the certificates of all domains
+    List,
+    /// Order a certificate now, whatever it waits for
+    Renew {
+        /// Domain
+        domain: String,
     },
 }
 

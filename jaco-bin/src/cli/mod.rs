@@ -78,6 +78,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Plan(args) => commands::plan::run(context, &args).await,
         Command::Why { replica } => commands::plan::why(context, replica).await,
         Command::Restart { target } => commands::revisions::restart(context, &target).await,
+        Command::Cert(command) => commands::cert::run(context, command).await,
         Command::Token(command) => commands::token::run(context, command).await,
         Command::Audit(args) => commands::audit::run(context, &args).await,
         Command::Explain { code } => commands::about::explain(context, &code),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jaco_core::certs;
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::error::{Error, ErrorCode, Report, Span, Violation};
@@ -35,6 +36,7 @@ struct File {
     advertise_addr: String,
     unix_socket: PathBuf,
     http_addr: String,
+    https_addr: String,
     docker_host: String,
     wg_port: u16,
     ipam_pool: String,
@@ -43,6 +45,11 @@ struct File {
     node_labels: BTreeMap<String, String>,
     node_status_interval: Value,
     node_unreachable_after: String,
+    acme_email: String,
+    acme_ca: String,
+    acme_ca_root: PathBuf,
+    acme_enabled: bool,
+    acme_skip_staging: bool,
     audit_retention: usize,
     log_level: String,
 }
@@ -74,6 +81,7 @@ impl Default for File {
             advertise_addr: String::new(),
             unix_socket: "/var/run/jaco/jaco.sock".into(),
             http_addr: "0.0.0.0:80".to_owned(),
+            https_addr: "0.0.0.0:443".to_owned(),
             docker_host: "unix:///var/run/docker.sock".to_owned(),
             wg_port: 51820,
             ipam_pool: "10.244.0.0/16".to_owned(),
@@ -82,6 +90,11 @@ impl Default for File {
             node_labels: BTreeMap::new(),
             node_status_interval: Value::from(0),
             node_unreachable_after: "5s".to_owned(),
+            acme_email: String::new(),
+            acme_ca: String::new(),
+            acme_ca_root: PathBuf::new(),
+            acme_enabled: true,
+            acme_skip_staging: false,
             audit_retention: 10_000,
             log_level: "info".to_owned(),
         }
@@ -103,6 +116,7 @@ pub struct Config {
     pub advertise: String,
     pub unix_socket: PathBuf,
     pub http: SocketAddr,
+    pub https: SocketAddr,
     pub docker_host: String,
     /// The UDP port of the mesh.
     pub wg_port: u16,
@@ -116,8 +130,18 @@ pub struct Config {
     /// How often the node says what it uses.
     pub node_status_interval: Duration,
     pub node_unreachable_after: Duration,
+    pub acme: Acme,
     pub audit_retention: usize,
     pub log_level: String,
+}
+
+/// The keys `acme_*`.
+#[derive(Clone, Debug)]
+pub struct Acme {
+    /// What certificates are ordered with.
+    pub settings: certs::Settings,
+    /// A file with further roots for the CA's own certificate.
+    pub root: Option<PathBuf>,
 }
 
 impl Config {
@@ -206,6 +230,7 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Config, Report> {
 /// `None` when a value is wrong; every wrong one is in `errors`.
 fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Option<Config> {
     let mut noted = |error: Error| errors.push(error);
+    let acme = acme(&file).map_err(&mut noted).ok();
     let listen = socket("listen_addr", &file.listen_addr, &environment.addresses);
     let listen = listen.map_err(&mut noted).ok();
     let cluster = socket("cluster_addr", &file.cluster_addr, &environment.addresses);
@@ -226,6 +251,9 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         noted(invalid("log_level", message));
     }
     let http = address("http_addr", &file.http_addr)
+        .map_err(&mut noted)
+        .ok();
+    let https = address("https_addr", &file.https_addr)
         .map_err(&mut noted)
         .ok();
     let docker_host = docker_host(file.docker_host).map_err(&mut noted).ok();
@@ -261,6 +289,7 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
             .unwrap_or_else(|| listen.ip().to_string()),
         unix_socket: file.unix_socket,
         http: http?,
+        https: https?,
         docker_host: docker_host?,
         wg_port: file.wg_port,
         ipam_pool: ipam_pool?,
@@ -270,6 +299,7 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         node_labels: file.node_labels,
         node_status_interval: node_status_interval?,
         node_unreachable_after: node_unreachable_after?,
+        acme: acme?,
         audit_retention: file.audit_retention,
         log_level,
     })
@@ -278,6 +308,24 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
 fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse()
         .map_err(|_| invalid(key, format!("\"{text}\" is not an address and port")))
+}
+
+fn acme(file: &File) -> Result<Acme, Error> {
+    let ca = file.acme_ca.as_str();
+    if !ca.is_empty() && !ca.starts_with("https://") {
+        let message = format!("\"{ca}\" is not an https:// address");
+        return Err(invalid("acme_ca", message));
+    }
+    let mail = file.acme_email.as_str();
+    if !mail.is_empty() && !mail.contains('@') {
+        let message = format!("\"{mail}\" is not a mail address");
+        return Err(invalid("acme_email", message));
+    }
+    let skip_staging = file.acme_skip_staging;
+    Ok(Acme {
+        settings: certs::Settings::new(file.acme_enabled, ca, mail, skip_staging),
+        root: Some(file.acme_ca_root.clone()).filter(|path| !path.as_os_str().is_empty()),
+    })
 }
 
 fn pool(key: &str, text: &str) -> Result<Pool, Error> {

@@ -1,15 +1,18 @@
 //! The only file of the daemon that names adapters: it makes them and plugs them together.
 
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
+use async_trait::async_trait;
+use jaco_adapters::acme::AcmeAuthority;
 use jaco_adapters::api::server::Entrance;
 use jaco_adapters::api::{Client, node, server};
-use jaco_adapters::dns::{self, HickoryDns};
+use jaco_adapters::dns::{self, HickoryDns, UpstreamLookup};
 use jaco_adapters::docker::DockerRuntime;
-use jaco_adapters::ingress::HyperIngress;
+use jaco_adapters::ingress::{self, HyperIngress};
 use jaco_adapters::netlink::LinuxNetwork;
 use jaco_adapters::nftables::Nftables;
 use jaco_adapters::probe::HostProbe;
@@ -17,11 +20,14 @@ use jaco_adapters::raft::{self, Peers, RaftConsensus};
 use jaco_adapters::seal::AesSealer;
 use jaco_adapters::transport::{incoming, pki, tls};
 use jaco_adapters::wireguard::WireGuardMesh;
+use jaco_core::certs::Probed;
 use jaco_core::error::{Error, ErrorCode};
-use jaco_core::id::{ClusterId, NodeName, ReplicaId};
+use jaco_core::id::{ClusterId, Domain, NodeName, ReplicaId};
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::control_plane::{Admission, AdmissionRequest};
-use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer, SelfCheck};
+use jaco_core::ports::{
+    Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer, SelfCheck, WebProbe,
+};
 use jaco_core::view::check::CheckRow;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -132,7 +138,13 @@ pub(super) fn member(
         runtime: Arc::clone(&runtime) as _,
         logs: Arc::clone(&runtime) as _,
         bridges: runtime,
-        ingress: Arc::new(HyperIngress::start(config.http)),
+        ingress: Arc::new(ingress(config, &opened.sealer)?),
+        authority: Arc::new(authority(config)?),
+        lookup: Arc::new(lookup(config)),
+        web: Arc::new(Visits {
+            peers: opened.consensus.peers(),
+        }),
+        sealer: Arc::clone(&opened.sealer),
         published: drive::published::Published::default(),
         mesh: Arc::new(WireGuardMesh::new(mesh_key, config.wg_port)),
         host: Arc::new(LinuxNetwork),
@@ -145,12 +157,54 @@ pub(super) fn member(
     }))
 }
 
-fn responder(config: &Config) -> anyhow::Result<HickoryDns> {
-    const PORT: u16 = 53;
+fn ingress(config: &Config, sealer: &Arc<dyn Sealer>) -> anyhow::Result<HyperIngress> {
+    let settings = ingress::Settings::new(config.http, config.https, Arc::clone(sealer));
+    HyperIngress::start(settings).context("start the ingress")
+}
+
+fn authority(config: &Config) -> anyhow::Result<AcmeAuthority> {
+    let root = config.acme.root.as_deref();
+    let file = root.unwrap_or(Path::new("")).display();
+    AcmeAuthority::new(root, Arc::new(lookup(config)))
+        .with_context(|| format!("read acme_ca_root {file}"))
+}
+
+/// Where resolvers listen.
+const DNS_PORT: u16 = 53;
+
+fn dns_upstreams(config: &Config) -> Vec<std::net::SocketAddr> {
     let upstreams = config.dns_upstreams.addresses.iter();
+    upstreams
+        .map(|&address| (address, DNS_PORT).into())
+        .collect()
+}
+
+fn lookup(config: &Config) -> UpstreamLookup {
+    UpstreamLookup::new(dns_upstreams(config), config.dns_timeout)
+}
+
+/// Fetches pages from here or from another member.
+struct Visits {
+    peers: Peers,
+}
+
+#[async_trait]
+impl WebProbe for Visits {
+    async fn fetch(&self, via: Option<&str>, address: IpAddr, host: &Domain, path: &str) -> Probed {
+        let Some(via) = via else {
+            return HostProbe.fetch(address, host, path).await;
+        };
+        match self.peers.channel(via) {
+            Ok(channel) => node::remote_fetch(channel, address, host, path).await,
+            Err(error) => Probed::Silent(error.to_string()),
+        }
+    }
+}
+
+fn responder(config: &Config) -> anyhow::Result<HickoryDns> {
     let settings = dns::Settings {
-        port: PORT,
-        upstreams: upstreams.map(|&address| (address, PORT).into()).collect(),
+        port: DNS_PORT,
+        upstreams: dns_upstreams(config),
         timeout: config.dns_timeout,
     };
     HickoryDns::start(settings).context("start the DNS responder")
@@ -169,6 +223,7 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::dns::run(Arc::clone(member)));
     tokio::spawn(drive::published::run(Arc::clone(member)));
     tokio::spawn(drive::usage::run(Arc::clone(member)));
+    tokio::spawn(drive::certs::run(Arc::clone(member)));
 }
 
 /// Serves the operator of this host.
@@ -211,9 +266,10 @@ pub(super) async fn serve_remote(
         .add_routes(server::routes(plane, Entrance::Remote))
         .serve_with_incoming(incoming::tls(api, Arc::clone(&opened.tls.api)));
     tokio::spawn(serve);
+    let web = Arc::clone(&member.web);
     let serve = Server::builder()
         .add_service(opened.consensus.service())
-        .add_service(node::service(Arc::clone(&member.logs), checks))
+        .add_service(node::service(Arc::clone(&member.logs), checks, web))
         .serve_with_incoming(incoming::tls(members, Arc::clone(&opened.tls.members)));
     tokio::spawn(serve);
     Ok(())

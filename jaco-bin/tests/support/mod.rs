@@ -63,11 +63,14 @@ pub fn containers(host: &Host) -> BTreeMap<String, String> {
 
 /// Writes a project with one routed web service.
 pub fn deploy_web(bed: &Bed, project: &Project, replicas: usize) {
-    let route = "{domain: web.example.com, service: web, port: 80, tls: off}";
-    let jaco = format!(
-        "deployment: web\nroutes:\n  - {route}\nservices:\n  \
-         - {{name: web, replicas: {replicas}}}\n"
-    );
+    let route = "  - {domain: web.example.com, service: web, port: 80, tls: off}\n";
+    write_web(bed, project, route, replicas);
+}
+
+/// Writes a project with one web service behind these lines of routes.
+pub fn write_web(bed: &Bed, project: &Project, routes: &str, replicas: usize) {
+    let service = format!("  - {{name: web, replicas: {replicas}}}\n");
+    let jaco = format!("deployment: web\nroutes:\n{routes}services:\n{service}");
     let compose = format!("services:\n  web:\n    image: {}\n", bed.image("web:1"));
     project
         .write("jaco.yaml", &jaco)

@@ -33,6 +33,9 @@ pub enum EventType {
     IsolationRulesetReconciled,
     IsolationUnavailable,
     PrivilegedWorkloadAdmitted,
+    CertificateIssued,
+    CertificateRenewed,
+    CertificateFailed,
 }
 
 impl EventType {
@@ -58,6 +61,9 @@ impl EventType {
         EventType::IsolationRulesetReconciled,
         EventType::IsolationUnavailable,
         EventType::PrivilegedWorkloadAdmitted,
+        EventType::CertificateIssued,
+        EventType::CertificateRenewed,
+        EventType::CertificateFailed,
     ];
 
     /// The lower snake_case name.
@@ -83,6 +89,9 @@ impl EventType {
             EventType::IsolationRulesetReconciled => "isolation_ruleset_reconciled",
             EventType::IsolationUnavailable => "isolation_unavailable",
             EventType::PrivilegedWorkloadAdmitted => "privileged_workload_admitted",
+            EventType::CertificateIssued => "certificate_issued",
+            EventType::CertificateRenewed => "certificate_renewed",
+            EventType::CertificateFailed => "certificate_failed",
         }
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::Pool;
+use super::certs::{AccountKey, CertStep};
 use super::deployment::{Cause, Observation};
 use super::mesh_pool::MeshPool;
 use super::node::{NodeCondition, NodeReport};
 use super::rollout::RolloutStatus;
 use super::usage::Measured;
 use crate::error::Error;
-use crate::id::{ClusterId, DeploymentName, Identity, NodeName, ReplicaId, ServiceName};
+use crate::id::{ClusterId, DeploymentName, Domain, Identity, NodeName, ReplicaId, ServiceName};
 use crate::manifest::Bundle;
 use crate::manifest::spec::{DeploymentSpec, Resources};
 use crate::time::Timestamp;
@@ -145,6 +146,28 @@ pub enum Command {
     /// A node serves the routes and names of the state at `index`.
     #[allow(missing_docs)]
     Published { node: NodeName, index: u64 },
+    /// What was done for a domain's certificate, decided when `after` steps had been taken.
+    #[allow(missing_docs)]
+    Certificate {
+        domain: Domain,
+        after: u64,
+        step: CertStep,
+    },
+    /// An operator wants a domain's certificate ordered now.
+    #[allow(missing_docs)]
+    CertificateRenew { domain: Domain },
+    /// A certificate authority made an account.
+    #[allow(missing_docs)]
+    AcmeAccount {
+        account: AccountKey,
+        credentials_sealed: String,
+    },
+    /// A certificate authority does not know these credentials any more.
+    #[allow(missing_docs)]
+    AcmeAccountGone {
+        account: AccountKey,
+        credentials_sealed: String,
+    },
     /// What a node saw of its replicas.
     #[allow(missing_docs)]
     Observe {

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod apply;
 pub mod attempts;
 pub mod audit;
+pub mod certs;
 pub mod command;
 pub mod deployment;
 pub mod members;

@@ -13,12 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::{Pool, Scope, Subnet};
 use super::audit::Event;
+use super::certs::{Account, Certificate};
 use super::deployment::{Deployment, Replica};
 use super::mesh_pool::MeshPool;
 use super::node::Node;
 use super::token::{JoinToken, OperatorToken};
 use crate::error::{Error, ErrorCode};
-use crate::id::{ClusterId, DeploymentName, Identity, MemberId, NetworkName, NodeName, ReplicaId};
+use crate::id::{
+    ClusterId, DeploymentName, Domain, Identity, MemberId, NetworkName, NodeName, ReplicaId,
+};
 use crate::time::Timestamp;
 
 /// The version of this structure's meaning; a node that does not know it refuses to start.
@@ -51,6 +54,12 @@ pub struct ClusterState {
     pub subnets: OrdMap<Scope, Subnet>,
     /// Released /24s whose addresses still rest.
     pub resting_subnets: OrdMap<Ipv4Addr, BTreeMap<u8, Timestamp>>,
+    /// Certificates by domain, and the way to each.
+    #[serde(default)]
+    pub certs: OrdMap<Domain, Arc<Certificate>>,
+    /// Accounts at certificate authorities, by the text of their key.
+    #[serde(default)]
+    pub acme_accounts: OrdMap<String, Account>,
     /// The newest events; older ones leave from the front.
     pub audit: Vector<Event>,
     /// How many events are kept.
@@ -91,6 +100,8 @@ impl Default for ClusterState {
             deployments: OrdMap::new(),
             subnets: OrdMap::new(),
             resting_subnets: OrdMap::new(),
+            certs: OrdMap::new(),
+            acme_accounts: OrdMap::new(),
             audit: Vector::new(),
             audit_retention: 10_000,
         }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::mesh;
+use crate::certs;
+use crate::cluster::certs::{Challenge, Issued};
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::state::ClusterState;
 use crate::id::{DeploymentName, Domain, NodeName, ReplicaId, ServiceName};
@@ -22,6 +24,10 @@ pub struct RouteTable {
     pub domains: BTreeMap<Domain, Vec<Route>>,
     /// Published ports.
     pub ports: BTreeMap<(u16, Protocol), PortRoute>,
+    /// What visitors get over TLS, by domain.
+    pub certificates: BTreeMap<Domain, Arc<Issued>>,
+    /// Answers at the challenge path, by token.
+    pub challenges: BTreeMap<String, String>,
 }
 
 /// One route of a domain.
@@ -73,6 +79,11 @@ impl RouteTable {
     pub fn needs_http(&self) -> bool {
         !self.domains.is_empty()
     }
+
+    /// True when some domain has a certificate, so that the TLS listener is needed.
+    pub fn needs_https(&self) -> bool {
+        !self.certificates.is_empty()
+    }
 }
 
 /// True when `prefix` matches on a segment boundary: `/api` covers `/api` and `/api/x`.
@@ -95,6 +106,7 @@ pub fn table(state: &ClusterState, node: &NodeName) -> RouteTable {
         add_routes(&mut table, deployment, reach);
         add_ports(&mut table, deployment, reach);
     }
+    add_certificates(&mut table, state);
     for routes in table.domains.values_mut() {
         routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
     }
@@ -122,6 +134,31 @@ fn add_routes(table: &mut RouteTable, deployment: &Deployment, reach: Reach<'_>)
                 service: route.service.clone(),
                 upstreams: upstreams(deployment, &route.service, route.port, reach),
             });
+    }
+}
+
+fn add_certificates(table: &mut RouteTable, state: &ClusterState) {
+    for certificate in state.certs.values() {
+        if let Some(challenge) = certificate
+            .order
+            .as_ref()
+            .and_then(|o| o.challenge.as_ref())
+        {
+            let Challenge { token, answer } = challenge.clone();
+            table.challenges.insert(token, answer);
+        }
+        let routes = table.domains.get(&certificate.domain);
+        let routed = routes.is_some_and(|routes| routes.iter().any(|route| route.tls));
+        if let Some(issued) = certificate.served.as_ref().filter(|_| routed) {
+            let domain = certificate.domain.clone();
+            table.certificates.insert(domain, Arc::clone(issued));
+        }
+    }
+    if let (Some(cluster), false) = (&state.cluster, state.certs.is_empty()) {
+        let answer = certs::probe_answer(cluster);
+        table
+            .challenges
+            .insert(certs::probe_token().to_owned(), answer);
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::placement::{Cluster, Demand, verdicts};
 use super::rebalance;
-use super::relocate::is_movable;
+use super::relocate::{is_followed, is_movable};
 use crate::cluster::command::{Load, Skip, Step};
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::node::{Node, NodeStatus};
@@ -183,7 +183,7 @@ impl<'a> Scene<'a> {
         if service.is_stateful() {
             return Err(Skip::Stateful);
         }
-        if !is_movable(service) {
+        if !is_movable(service) || is_followed(self.deployment.spec(), &self.replica.service) {
             return Err(Skip::Bound);
         }
         if self.now < self.replica.placed_at + REPLICA_REST {

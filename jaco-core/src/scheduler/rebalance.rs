@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::placement::{Cluster, Demand, place_at, standing};
-use super::relocate::is_movable;
+use super::relocate::{is_followed, is_movable};
 use crate::cluster::command::{Load, Step};
 use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::node::Node;
@@ -28,7 +28,7 @@ pub(super) struct Uneven<'a> {
 pub(super) fn uneven<'a>(state: &'a ClusterState, deployment: &'a Deployment) -> Vec<Uneven<'a>> {
     let services = deployment.spec().services.iter();
     services
-        .filter(|(_, spec)| may_lie_uneven(spec))
+        .filter(|(name, spec)| may_lie_uneven(spec) && !is_followed(deployment.spec(), name))
         .filter_map(|(name, spec)| {
             let (from, to) = ends(state, deployment, name, spec)?;
             Some(Uneven {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::restart;
 use crate::cluster::deployment::{Phase, Replica, ReplicaState};
-use crate::manifest::spec::{NetworkMode, Placement, ServiceKind, ServiceSpec};
+use crate::id::ServiceName;
+use crate::manifest::spec::{DeploymentSpec, NetworkMode, Placement, ServiceKind, ServiceSpec};
 
 /// True when a replica is to go to another node. `active` are all of its service, itself included.
 pub(super) fn is_due(replica: &Replica, service: &ServiceSpec, active: &[&Arc<Replica>]) -> bool {
@@ -38,4 +39,15 @@ pub(super) fn is_movable(service: &ServiceSpec) -> bool {
         && matches!(service.placement, Placement::Spread | Placement::Pack)
         && !service.is_stateful()
         && !matches!(service.network_mode, NetworkMode::Service(_))
+}
+
+/// True when others share the network of a service, so that they would have to move with it: it
+/// moves when it fails where it is, not to even things out.
+pub(super) fn is_followed(spec: &DeploymentSpec, name: &ServiceName) -> bool {
+    let modes = spec.services.values().map(|other| &other.network_mode);
+    let mut shared = modes.filter_map(|mode| match mode {
+        NetworkMode::Service(with) => Some(with),
+        _ => None,
+    });
+    shared.any(|with| with == name)
 }

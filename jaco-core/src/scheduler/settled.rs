@@ -1,6 +1,6 @@
 //! The cheap test that lets a plan skip a deployment that needs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::placement::standing;
 use crate::cluster::deployment::{Deployment, Phase, Replica, ReplicaState};
@@ -41,9 +41,15 @@ pub(super) fn is_settled(nodes: &Nodes<'_>, deployment: &Deployment) -> bool {
     }
     let spec = deployment.spec();
     let mut counts: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+    let mut seats = BTreeSet::new();
     for replica in deployment.replicas.values() {
         let service = spec.services.get(&replica.service);
         if !service.is_some_and(|service| is_at_rest(nodes, deployment, replica, service)) {
+            return false;
+        }
+        let global = service.is_some_and(|service| service.placement == Placement::Global);
+        if global && !seats.insert((&replica.service, &replica.node)) {
+            // A service that became global has one replica too many there.
             return false;
         }
         *counts.entry(&replica.service).or_default() += 1;

@@ -3,6 +3,7 @@
 //! Tables and documents are made from the same types. Field names are fixed: adding one is
 //! compatible, renaming one is not (`jaco-core/tests/view_shapes.rs`).
 
+pub mod cert;
 pub mod changes;
 pub mod check;
 pub mod cluster;

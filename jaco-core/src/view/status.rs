@@ -1,9 +1,10 @@
-//! `jaco status`: deployments, replicas, routes.
+//! `jaco status`: deployments, replicas, routes, certificates.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::cert::{self, CertRow};
 use super::replica::{self, ReplicaRow};
 use super::route::{self, RouteRow};
 use crate::cluster::deployment::{Deployment, Phase, ReplicaState};
@@ -21,8 +22,7 @@ pub struct Status {
     pub deployments: Vec<DeploymentRow>,
     pub replicas: Vec<ReplicaRow>,
     pub routes: Vec<RouteRow>,
-    /// Empty until certificates are managed.
-    pub certs: Vec<serde_json::Value>,
+    pub certs: Vec<CertRow>,
 }
 
 /// One deployment.
@@ -122,6 +122,9 @@ pub fn status(
             .into_iter()
             .filter(|r| shown(&r.service));
         status.routes.extend(routes);
+        if service.is_none() {
+            status.certs.extend(cert::rows(state, &deployment.name));
+        }
     }
     status.replicas.sort_by(|a, b| {
         (&a.deployment, &a.service, a.id.as_str().len(), &a.id).cmp(&(

@@ -22,7 +22,8 @@ use super::process::Process;
 const START: Duration = Duration::from_secs(20);
 const ACME_PORT: u16 = 14000;
 const ACME_CONTROL_PORT: u16 = 15000;
-const DNS_PORT: u16 = 8053;
+/// Where daemons look for their `dns.forwarders`.
+const DNS_PORT: u16 = 53;
 const DNS_CONTROL_PORT: u16 = 8055;
 
 /// Pebble and its DNS server; not running until [`Acme::start`].
@@ -92,6 +93,11 @@ impl Acme {
     /// The root of the certificates that are issued, as PEM.
     pub fn issuer_root(&self) -> Result<String> {
         self.fetch(ACME_CONTROL_PORT, "/roots/0")
+    }
+
+    /// The value for `dns.forwarders`.
+    pub fn resolver(&self) -> String {
+        self.address.to_string()
     }
 
     /// Where names are resolved.

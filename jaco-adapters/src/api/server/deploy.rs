@@ -159,6 +159,7 @@ impl Deploy for Api {
             "deployments" => document(&json!({"deployments": all()?.deployments})),
             "replicas" => document(&json!({"replicas": all()?.replicas})),
             "routes" => document(&json!({"routes": all()?.routes})),
+            "certs" => document(&view::cert::list(&state)),
             "deployment" => {
                 let name = DeploymentName::new(name);
                 let detail = view::deployment::detail(&state, &name, request.show_secrets);
@@ -190,6 +191,19 @@ impl Deploy for Api {
             )),
         };
         answer.map(Response::new)
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<proto::RenewCertificateRequest>,
+    ) -> Result<Response<proto::Document>, Status> {
+        let caller = self.caller(&request).await?;
+        let domain = Domain::new(request.into_inner().domain.to_ascii_lowercase());
+        let command = Command::CertificateRenew {
+            domain: domain.clone(),
+        };
+        self.plane.write(&caller, command).await.map_err(refuse)?;
+        document(&json!({"domain": domain, "ordering": true})).map(Response::new)
     }
 
     async fn history(

@@ -1,5 +1,6 @@
 //! An ingress on loopback, upstreams that follow a script, and raw HTTP on either side.
 
+mod tls;
 mod upstream;
 mod wire;
 
@@ -7,12 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use jaco_adapters::ingress::{HyperIngress, Limits};
+use jaco_adapters::ingress::{HyperIngress, Limits, Settings};
+use jaco_adapters::seal::AesSealer;
 use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
 use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::{PortRoute, Route, RouteTable, Upstream as Replica};
 use jaco_core::ports::ingress_proxy::IngressProxy;
 
+pub(crate) use tls::{Authority, Visitor};
 pub(crate) use upstream::{Upstream, ok};
 pub(crate) use wire::{Message, Wire};
 
@@ -36,6 +39,16 @@ impl Rig {
     }
 
     pub(crate) fn on(http: SocketAddr, workers: usize, limits: Limits) -> Self {
+        let https = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let sealer = Arc::new(sealer());
+        Self::start(Settings {
+            workers,
+            limits,
+            ..Settings::new(http, https, sealer)
+        })
+    }
+
+    pub(crate) fn start(settings: Settings) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -43,7 +56,7 @@ impl Rig {
             .unwrap();
         let ingress = {
             let _entered = runtime.enter();
-            HyperIngress::with_limits(http, workers, limits)
+            HyperIngress::start(settings).unwrap()
         };
         let table = Mutex::default();
         Self {
@@ -101,6 +114,11 @@ impl Rig {
     }
 }
 
+/// Seals as a node of the cluster does.
+pub(crate) fn sealer() -> AesSealer {
+    AesSealer::new(&[7; 32])
+}
+
 /// A plain request.
 pub(crate) fn get(host: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
@@ -122,6 +140,22 @@ pub(crate) fn route(path: &str, strip_path: bool, addresses: &[SocketAddr]) -> R
         service: ServiceName::from("web"),
         upstreams: replicas(addresses),
     }
+}
+
+/// The same with `tls: auto`.
+pub(crate) fn secure(upstream: &Upstream) -> Route {
+    Route {
+        tls: true,
+        ..route("", false, &addresses(&[upstream]))
+    }
+}
+
+/// An upstream that takes a body of this size and gives one as large.
+pub(crate) fn large(size: usize) -> Upstream {
+    Upstream::answering(move |request| {
+        assert_eq!(request.body.len(), size);
+        Some(ok(&"y".repeat(size)))
+    })
 }
 
 /// A published port that leads to these addresses.

@@ -6,7 +6,15 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use super::DEADLINE;
 
 /// A connection that is read with a deadline.
-pub(crate) struct Wire(BufReader<TcpStream>);
+pub(crate) struct Wire {
+    reader: BufReader<Box<dyn Duplex>>,
+    tcp: TcpStream,
+}
+
+/// What bytes go over: TCP, or TLS over it.
+pub(crate) trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
 
 /// A request or a response as it came.
 #[derive(Clone, Debug)]
@@ -27,7 +35,14 @@ impl Wire {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(stream))
+        let tcp = stream.try_clone().unwrap();
+        Self::over(Box::new(stream), tcp)
+    }
+
+    /// Over something that runs over a connection.
+    pub(crate) fn over(duplex: Box<dyn Duplex>, tcp: TcpStream) -> Self {
+        let reader = BufReader::new(duplex);
+        Self { reader, tcp }
     }
 
     /// Sends text. A peer that has gone already shows when reading.
@@ -36,22 +51,22 @@ impl Wire {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.get_mut().write_all(bytes)
+        self.reader.get_mut().write_all(bytes)
     }
 
     /// Ends the own direction. A peer that has gone already shows when reading.
     pub(crate) fn finish(&self) {
-        let _ = self.0.get_ref().shutdown(Shutdown::Write);
+        let _ = self.tcp.shutdown(Shutdown::Write);
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        self.0.get_ref()
+        &self.tcp
     }
 
     /// One line without its end; none at the end of the stream.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
-        match self.0.read_until(b'\n', &mut line) {
+        match self.reader.read_until(b'\n', &mut line) {
             Ok(0) => None,
             Ok(_) => Some(String::from_utf8_lossy(&line).trim_end().to_owned()),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
@@ -73,13 +88,13 @@ impl Wire {
     /// Exactly so many bytes.
     pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).unwrap();
+        self.reader.read_exact(&mut bytes).unwrap();
         bytes
     }
 
     /// True when the peer has ended or reset the connection, and said nothing before.
     pub(crate) fn ended(&mut self) -> bool {
-        match self.0.read(&mut [0; 1]) {
+        match self.reader.read(&mut [0; 1]) {
             Ok(count) => count == 0,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
             Err(error) => panic!("neither a byte nor an end: {error}"),
@@ -89,7 +104,7 @@ impl Wire {
     /// Everything until the end.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        match self.0.read_to_end(&mut bytes) {
+        match self.reader.read_to_end(&mut bytes) {
             Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("no end: {error}"),
             _ => bytes,
         }

@@ -3,6 +3,7 @@
 pub(super) mod about;
 pub(super) mod apply;
 pub(super) mod audit;
+pub(super) mod cert;
 pub(super) mod cluster;
 pub(super) mod get;
 pub(super) mod logs;

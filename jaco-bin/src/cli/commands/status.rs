@@ -1,4 +1,4 @@
-//! `status`: deployments, replicas, routes, once or as they change.
+//! `status`: deployments, replicas, routes, certificates, once or as they change.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -14,7 +14,7 @@ use crate::cli::printer::{out, table, upper};
 use crate::cli::wiring::{client, messages, now, patiently};
 use crate::cli::{Context, Failure};
 
-use super::target;
+use super::{cert, target};
 
 pub(in crate::cli) async fn run(context: &Context, args: &Status) -> Result<(), Failure> {
     let client = client(&context.global)?;
@@ -54,6 +54,9 @@ pub(super) fn render(status: &StatusView) -> String {
     }
     if !status.routes.is_empty() {
         parts.push(routes(&status.routes));
+    }
+    if !status.certs.is_empty() {
+        parts.push(cert::render(&status.certs));
     }
     parts.join("\n")
 }

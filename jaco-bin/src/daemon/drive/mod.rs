@@ -1,6 +1,7 @@
 //! The drivers: each waits for a wake, takes a snapshot, asks the core, runs what it says
 //! through ports, and reports what it saw. None of them decides anything.
 
+pub(super) mod certs;
 pub(super) mod dns;
 pub(super) mod firewall;
 pub(super) mod heartbeat;
@@ -23,8 +24,9 @@ use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
-    BridgeNetworks, Clock, Consensus, ContainerLogs, ContainerRuntime, DnsResponder, Firewall,
-    HostNetwork, IngressProxy, Mesh, RuntimeError, SystemProbe,
+    BridgeNetworks, CertificateAuthority, Clock, Consensus, ContainerLogs, ContainerRuntime,
+    DnsResponder, Firewall, HostLookup, HostNetwork, IngressProxy, Mesh, RuntimeError, Sealer,
+    SystemProbe, WebProbe,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -42,6 +44,10 @@ pub(super) struct Member {
     pub(super) logs: Arc<dyn ContainerLogs>,
     pub(super) bridges: Arc<dyn BridgeNetworks>,
     pub(super) ingress: Arc<dyn IngressProxy>,
+    pub(super) authority: Arc<dyn CertificateAuthority>,
+    pub(super) lookup: Arc<dyn HostLookup>,
+    pub(super) web: Arc<dyn WebProbe>,
+    pub(super) sealer: Arc<dyn Sealer>,
     /// What ingress and DNS have taken in.
     pub(super) published: published::Published,
     pub(super) mesh: Arc<dyn Mesh>,

@@ -1,10 +1,12 @@
-//! Tells the cluster which state's routes and names this node serves, when something waits for
-//! that (spec 05, Drain barrier).
+//! Tells the cluster which state's routes, names and challenges this node serves, when something
+//! waits for that (spec 05, Drain barrier; spec 08, Certificates).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jaco_core::cluster::Command;
+use jaco_core::certs;
+use jaco_core::cluster::{ClusterState, Command};
+use jaco_core::id::NodeName;
 use jaco_core::scheduler::barrier;
 use tokio::sync::watch;
 
@@ -26,7 +28,7 @@ pub(crate) async fn run(member: Arc<Member>) {
     let mut dns = member.published.dns.subscribe();
     loop {
         let state = member.state();
-        let Some(owed) = barrier::owed(&state, &member.name) else {
+        let Some(owed) = owed(&state, &member.name) else {
             member.woken(state.index, SAFETY_TICK).await;
             continue;
         };
@@ -37,8 +39,13 @@ pub(crate) async fn run(member: Arc<Member>) {
         let node = member.name.clone();
         let command = Command::Published { node, index: owed };
         member.report(command).await;
-        if barrier::owed(&member.state(), &member.name) == Some(owed) {
+        if self::owed(&member.state(), &member.name) == Some(owed) {
             member.woken(member.state().index, AGAIN).await;
         }
     }
+}
+
+/// The newest index that anything waits for.
+fn owed(state: &ClusterState, node: &NodeName) -> Option<u64> {
+    barrier::owed(state, node).max(certs::owed(state, node))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{rollouts, schedule};
+use super::{certs, rollouts, schedule};
 use crate::cluster::addresses::{self, Scope};
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, Outcome};
@@ -153,6 +153,7 @@ pub(super) fn delete(
     state.deployments.insert(name.clone(), deployment);
     rollouts::superseded(state, name, &superseded);
     schedule::release_unused_subnets(state, name);
+    certs::sync(state, name);
     record(state, identity, EventType::Delete, &[("deployment", name)]);
     Ok(Outcome::Done)
 }
@@ -234,6 +235,7 @@ fn revise(
         }
     }
     schedule::release_unused_subnets(state, name);
+    certs::sync(state, name);
     let payload: &[(&str, &dyn std::fmt::Display)] = &[
         ("deployment", name),
         ("revision", &number),

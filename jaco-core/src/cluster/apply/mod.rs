@@ -3,6 +3,7 @@
 //! Invariants (`tests/cluster_props.rs`): a refused command changes nothing but index and
 //! clock; equal logs give byte-identical states; nothing here reads a clock or draws a number.
 
+mod certs;
 mod deploy;
 mod membership;
 mod rollouts;
@@ -110,6 +111,20 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
         Command::Published { node, index } => membership::update(state, node, |node| {
             node.published = node.published.max(*index);
         }),
+        Command::Certificate {
+            domain,
+            after,
+            step,
+        } => certs::step(state, domain, *after, step),
+        Command::CertificateRenew { domain } => certs::renew(state, domain),
+        Command::AcmeAccount {
+            account,
+            credentials_sealed,
+        } => certs::account(state, account, credentials_sealed),
+        Command::AcmeAccountGone {
+            account,
+            credentials_sealed,
+        } => certs::account_gone(state, account, credentials_sealed),
         Command::Observe { node, observations } => observe(state, node, observations),
     }
 }

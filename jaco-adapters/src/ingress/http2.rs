@@ -1,0 +1,90 @@
+//! A client's HTTP/2 connection. Its requests run beside each other as tasks of the worker.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::http::{Client, Io};
+use super::proxy;
+use super::slowness::Alarm;
+use super::worker::Worker;
+
+/// Requests of one connection at once.
+const STREAMS: u32 = 256;
+/// A client that does not answer a ping for so long is gone.
+const PING: Duration = Duration::from_secs(20);
+/// What one stream, and all of a connection together, may send before it is read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is kept of a response that the client does not take.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Runs tasks on the worker's own thread.
+#[derive(Clone, Copy)]
+struct OnWorker;
+
+impl<F: Future + 'static> Executor<F> for OnWorker {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move { drop(future.await) });
+    }
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr) {
+    let limits = worker.limits;
+    let client = Rc::new(Client::new(peer, true));
+    let requests = {
+        let client = Rc::clone(&client);
+        service_fn(move |request| {
+            let (worker, client) = (Rc::clone(&worker), Rc::new(client.beside()));
+            async move { Ok::<_, Infallible>(proxy::answer(worker, client, request).await) }
+        })
+    };
+    let header_size = u32::try_from(limits.header_size).unwrap_or(u32::MAX);
+    let mut connection = Builder::new(OnWorker)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(limits.idle / 2))
+        .keep_alive_timeout(PING)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(header_size)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(stream), requests);
+    let mut alarm = Alarm::new(limits.idle);
+    let mut leaving = false;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            if alarm
+                .poll(cx, client.watch.due(&limits), limits.idle)
+                .is_pending()
+            {
+                return Poll::Pending;
+            }
+            if leaving {
+                return Poll::Ready(None);
+            }
+            // First it is told; what it has sent by then is still answered.
+            leaving = true;
+            client.watch.response_ended();
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+    });
+    match ended.await {
+        None => tracing::debug!(%peer, "client without requests, connection closed"),
+        Some(Err(error)) => tracing::debug!(%peer, %error, "connection closed"),
+        Some(Ok(())) => {}
+    }
+}
