@@ -453,6 +453,20 @@ fn regression_a_global_service_leaves_a_node_that_no_longer_suits_it() {
 }
 
 #[test]
+fn regression_a_service_that_became_global_has_one_replica_a_node() {
+    let mut cluster = Cluster::of(2);
+    condition(&mut cluster, node(2), NodeCondition::Unreachable);
+    web(&mut cluster, service(2, "a"));
+    cluster.settle();
+    condition(&mut cluster, node(2), NodeCondition::Reachable);
+    web(&mut cluster, of_kind(Kind::Global, 0, "a"));
+    cluster.settle();
+    let replicas = replicas_of(&cluster.state, "d", "web");
+    let nodes: Vec<_> = replicas.iter().map(|r| r.node.to_string()).collect();
+    assert_eq!(nodes, ["n1", "n2"]);
+}
+
+#[test]
 fn regression_a_full_network_is_not_planned_into_for_ever() {
     let mut cluster = Cluster::of(2);
     let full = u32::try_from(ADDRESSES_PER_NETWORK).unwrap();
