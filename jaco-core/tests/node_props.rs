@@ -19,7 +19,7 @@ use jaco_core::node::report::{self, Local};
 use jaco_core::ports::RuntimeError;
 use jaco_core::ports::container_runtime::{ContainerStatus, HealthStatus, ObservedContainer};
 use jaco_core::time::Timestamp;
-use jaco_testkit::builders::{Cluster, deployment, service};
+use jaco_testkit::builders::{Cluster, deployment, seen, service};
 use proptest::prelude::*;
 
 fn container(replica: &str, hash: &str, generation: u64) -> ObservedContainer {
@@ -296,6 +296,40 @@ fn regression_the_running_count_survives_redispatch_and_disabled_checks_count_as
     };
     let seen = report::changes(&desired, &restarted, Timestamp(settled));
     assert_eq!(seen[0].observation.state, ReplicaState::Running);
+}
+
+#[test]
+fn what_serves_goes_on_serving_when_its_daemon_starts_again() {
+    let mut cluster = node(1);
+    let one = container("d-web-1", "a", 1);
+    let mut running = seen(&replica(&cluster, "d-web-1"), ReplicaState::Running);
+    running.observation.container_id = Some(one.id.clone());
+    let (node, observations) = (only_node(), vec![running]);
+    cluster.must(Command::Observe { node, observations });
+    let desired = containers::desired(&cluster.state, &only_node());
+    // No port was asked yet, and the container has not run for long.
+    let restarted = Local {
+        containers: BTreeMap::from([(one.replica.clone(), one.clone())]),
+        ..Local::default()
+    };
+    assert_eq!(told(&desired, &restarted), None);
+    let another = ObservedContainer {
+        id: "another".to_owned(),
+        ..one
+    };
+    let restarted = Local {
+        containers: BTreeMap::from([(another.replica.clone(), another)]),
+        ..Local::default()
+    };
+    assert_eq!(told(&desired, &restarted), Some(ReplicaState::Starting));
+}
+
+/// The state that a node tells of its one replica a second after its container started, when it is
+/// another than is known.
+fn told(desired: &BTreeMap<ReplicaId, Desired>, local: &Local) -> Option<ReplicaState> {
+    let changes = report::changes(desired, local, Timestamp(1_000));
+    let state = changes.first().map(|change| change.observation.state);
+    state.filter(|state| *state != ReplicaState::Running)
 }
 
 #[test]

@@ -81,18 +81,20 @@ pub fn assess(
     probes: &Probes,
     now: Timestamp,
 ) -> Observation {
+    let before = &replica.observed;
+    let known = before.container_id.as_deref() == Some(container.id.as_str())
+        && before.generation == replica.generation;
+    // What serves goes on serving when its daemon starts again and has asked no port yet.
+    let served = known && before.state == ReplicaState::Running;
     let (state, cause) = match container.status {
-        ContainerStatus::Running => running(container, ports, probes, now),
+        ContainerStatus::Running => running(container, ports, probes, served, now),
         ContainerStatus::Exited | ContainerStatus::Dead => exited(service, container),
         ContainerStatus::Paused => (ReplicaState::Degraded, Some(plain("paused by hand"))),
         ContainerStatus::Created | ContainerStatus::Restarting | ContainerStatus::Removing => {
             (ReplicaState::Starting, None)
         }
     };
-    let before = &replica.observed;
-    let same = before.state == state
-        && before.container_id.as_deref() == Some(container.id.as_str())
-        && before.generation == replica.generation;
+    let same = known && before.state == state;
     Observation {
         generation: replica.generation,
         state,
@@ -111,6 +113,7 @@ fn running(
     container: &ObservedContainer,
     ports: &BTreeSet<u16>,
     probes: &Probes,
+    served: bool,
     now: Timestamp,
 ) -> (ReplicaState, Option<Cause>) {
     match container.health {
@@ -131,7 +134,7 @@ fn running(
     let up_for = container
         .started_at
         .map_or(Duration::ZERO, |started| now.since(started));
-    if up_for < SETTLED_AFTER {
+    if up_for < SETTLED_AFTER && !served {
         return (ReplicaState::Starting, None);
     }
     // A port that was not asked often enough yet, as after a restart of the daemon, is not
