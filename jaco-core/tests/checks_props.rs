@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use jaco_core::cluster::ClusterState;
 use jaco_core::id::NodeName;
-use jaco_core::node::checks::{self, Check, SMALL, Seen};
+use jaco_core::node::bridges::{self, ObservedBridge};
+use jaco_core::node::checks::{self, Check, SMALL, Seen, Tables};
 use jaco_core::node::dns::{Answer, Kind, Question, zones};
-use jaco_core::node::mesh;
+use jaco_core::node::{firewall, mesh};
 use jaco_testkit::builders::{Cluster, deployment, service};
 use proptest::prelude::*;
 
@@ -72,7 +74,59 @@ fn a_network_is_not_asked_where_nothing_serves_yet() {
     cluster.deploy(spec).unwrap();
     cluster.schedule();
     let node = NodeName::new("n1");
-    assert_eq!(checks::desired(&cluster.state, &node), [Check::Isolation]);
+    let own = [Check::Isolation, Check::Tables];
+    assert_eq!(checks::desired(&cluster.state, &node), own);
     cluster.obey();
-    assert_eq!(checks::desired(&cluster.state, &node).len(), 2);
+    assert_eq!(checks::desired(&cluster.state, &node).len(), 3);
+}
+
+/// What a host would have had it carried out everything that the state asks for.
+fn tables(
+    state: &ClusterState,
+    node: &NodeName,
+    resolve: impl Fn(&str) -> Option<IpAddr>,
+) -> Tables {
+    let mesh = mesh::desired(state, node, &resolve).unwrap();
+    let bridges = bridges::desired(state, node).into_values();
+    let observed = |bridge: bridges::Bridge| ObservedBridge {
+        engine_name: bridge.engine_name,
+        interface: bridge.interface,
+        subnet: bridge.subnet,
+    };
+    Tables {
+        routes: mesh.routes(),
+        peers: mesh.peers.into_values().collect(),
+        bridges: bridges.map(observed).collect(),
+        ruleset: firewall::desired(state, &resolve).unwrap(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn only_what_differs_from_a_fresh_rendering_is_told(
+        nodes in 1..5usize,
+        counts in prop::collection::vec(0..6u32, 0..4),
+        later in 0..6u32,
+    ) {
+        let mut cluster = cluster(nodes, &counts);
+        let number = |host: &str| host.trim_start_matches('n').parse::<u8>().ok();
+        let resolve = |host: &str| Some(IpAddr::from([10, 99, 0, number(host)?]));
+        let before = cluster.state.clone();
+        let nodes: Vec<NodeName> = before.nodes.keys().cloned().collect();
+        for node in &nodes {
+            let found = tables(&before, node, resolve);
+            let told = checks::differences(&before, node, resolve, &found);
+            prop_assert_eq!(told, Vec::<String>::new());
+            let nothing = Tables::default();
+            prop_assert!(!checks::differences(&before, node, resolve, &nothing).is_empty());
+        }
+        cluster.deploy(deployment("late", [("web", service(later, "a"))])).unwrap();
+        cluster.settle();
+        for node in &nodes {
+            let found = tables(&before, node, resolve);
+            let told = checks::differences(&cluster.state, node, resolve, &found);
+            // At least the packet filter has one network more.
+            prop_assert!(!told.is_empty());
+        }
+    }
 }

@@ -1,15 +1,19 @@
 //! Self-test: what a node tries so that its network is known to work (spec 07).
 //!
 //! Invariant (`tests/checks_props.rs`): every other member is tried, small and at full size,
-//! and what a name is checked against is what this node's responder answers.
+//! and what a name is checked against is what this node's responder answers; what a fresh
+//! rendering of the state gives is not called different, and anything else is.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::cluster::addresses::Scope;
 use crate::cluster::state::ClusterState;
 use crate::id::NodeName;
-use crate::node::{bridges, mesh};
+use crate::node::bridges::{Action, ObservedBridge};
+use crate::node::firewall::Ruleset;
+use crate::node::mesh::{Peer, PeerAction, RouteAction};
+use crate::node::{bridges, firewall, mesh};
 use crate::view::check::{CheckKind, CheckRow};
 
 /// Bytes of an IPv4 packet that passes any link.
@@ -34,6 +38,18 @@ pub enum Check {
     },
     /// The packet filter is what the state asks for.
     Isolation,
+    /// Peers, routes, engine networks and packet filter are those of a fresh rendering.
+    Tables,
+}
+
+/// What this host has of the cluster's network, as its kernel and its engine say.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Tables {
+    pub peers: Vec<Peer>,
+    pub routes: BTreeSet<Ipv4Addr>,
+    pub bridges: Vec<ObservedBridge>,
+    pub ruleset: Ruleset,
 }
 
 /// What came of a [`Check`].
@@ -60,7 +76,39 @@ pub fn desired(state: &ClusterState, node: &NodeName) -> Vec<Check> {
     });
     let names = bridges::hosted(state, node).into_iter();
     let names = names.filter_map(|scope| name(state, node, scope));
-    echoes.chain(names).chain([Check::Isolation]).collect()
+    let own = [Check::Isolation, Check::Tables];
+    echoes.chain(names).chain(own).collect()
+}
+
+/// How what a host has differs from what the state, rendered anew, asks for: what is stale, and
+/// what is missing.
+pub fn differences(
+    state: &ClusterState,
+    node: &NodeName,
+    resolve: impl Fn(&str) -> Option<IpAddr>,
+    found: &Tables,
+) -> Vec<String> {
+    let Some(wanted) = mesh::desired(state, node, &resolve) else {
+        return vec!["this node is no member".to_owned()];
+    };
+    let peers = mesh::diff_peers(&wanted, &found.peers);
+    let peers = peers.iter().map(|action| match action {
+        PeerAction::Set(peer) => format!("peer at {} is not as wanted", peer.endpoint),
+        PeerAction::Remove(key) => format!("peer {key:?} is stale"),
+    });
+    let routes = mesh::diff_routes(&wanted, &found.routes);
+    let routes = routes.iter().map(|action| match action {
+        RouteAction::Add(to) => format!("route to {to} is missing"),
+        RouteAction::Remove(to) => format!("route to {to} is stale"),
+    });
+    let bridges = bridges::diff(&bridges::desired(state, node), &found.bridges);
+    let bridges = bridges.iter().map(|action| match action {
+        Action::Ensure(bridge) => format!("network {} is missing", bridge.engine_name),
+        Action::Remove(name) => format!("network {name} is stale"),
+    });
+    let rules = firewall::desired(state, &resolve).unwrap_or_default();
+    let rules = rules.differences(&found.ruleset);
+    peers.chain(routes).chain(bridges).chain(rules).collect()
 }
 
 /// The name of a replica of this node; none while nothing serves here, since a bridge without a
@@ -92,11 +140,13 @@ pub fn row(node: &NodeName, check: &Check, seen: &Seen) -> CheckRow {
             (CheckKind::Dns, target)
         }
         Check::Isolation => (CheckKind::Isolation, node.to_string()),
+        Check::Tables => (CheckKind::Tables, node.to_string()),
     };
     let (ok, detail) = match (check, seen) {
         (_, Seen::Failed(reason)) => (false, reason.clone()),
         (Check::Echo { address, size, .. }, _) => (true, format!("{address}, {size} bytes")),
         (Check::Isolation, _) => (true, "verified".to_owned()),
+        (Check::Tables, _) => (true, "as rendered anew".to_owned()),
         (Check::Name { name, address, .. }, Seen::Addresses(found)) => {
             let ok = *found == BTreeSet::from([*address]);
             let found: Vec<String> = found.iter().map(Ipv4Addr::to_string).collect();

@@ -42,6 +42,8 @@ pub enum CheckKind {
     Dns,
     /// The packet filter.
     Isolation,
+    /// What the host has, against a fresh rendering of the state.
+    Tables,
 }
 
 impl NetworkCheck {

@@ -16,7 +16,10 @@ pub(in crate::daemon) struct Hosts(Mutex<BTreeMap<String, IpAddr>>);
 
 impl Hosts {
     /// The addresses of the members' hosts, by host. Looks up those that were not looked up yet.
-    pub(super) async fn addresses(&self, state: &ClusterState) -> BTreeMap<String, IpAddr> {
+    pub(in crate::daemon) async fn addresses(
+        &self,
+        state: &ClusterState,
+    ) -> BTreeMap<String, IpAddr> {
         let mut addresses = self.known().clone();
         for node in state.nodes.values() {
             let host = node.host().trim_matches(['[', ']']);
