@@ -3,6 +3,7 @@
 mod consensus;
 mod log_store;
 mod network;
+mod recover;
 mod server;
 mod state_machine;
 mod types;
@@ -20,6 +21,7 @@ use rustls::ClientConfig;
 pub use consensus::RaftConsensus;
 pub use log_store::LogStore;
 pub use network::Peers;
+pub use recover::Survivor;
 pub use server::Handler;
 pub use state_machine::StateMachine;
 pub use types::{Peer, Record, Types};
@@ -30,6 +32,8 @@ use consensus::Shared;
 const HEARTBEAT: Duration = Duration::from_millis(100);
 const ELECTION_MIN: Duration = Duration::from_millis(300);
 const ELECTION_MAX: Duration = Duration::from_millis(600);
+/// The log's file in a member's directory.
+const LOG_FILE: &str = "log.redb";
 /// Entries between two snapshots, and how many of them stay in the log for slow followers.
 const SNAPSHOT_EVERY: u64 = 5_000;
 const KEPT_ENTRIES: u64 = 1_000;
@@ -60,7 +64,7 @@ pub async fn open(
         reason: error,
     };
     std::fs::create_dir_all(dir).map_err(|error| log(error.to_string()))?;
-    let db = Database::create(dir.join("log.redb")).map_err(|error| log(error.to_string()))?;
+    let db = Database::create(dir.join(LOG_FILE)).map_err(|error| log(error.to_string()))?;
     let store = LogStore::new(db, Arc::clone(&sealer)).map_err(|error| log(error.to_string()))?;
     let machine = StateMachine::open(dir, sealer).map_err(|error| log(error.to_string()))?;
     let state = machine.subscribe();

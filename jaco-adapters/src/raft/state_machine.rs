@@ -16,7 +16,7 @@ use openraft::{EntryPayload, OptionalSend};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::types::alias::{LogId, Snapshot, SnapshotMeta, StoredMembership};
+use super::types::alias::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership};
 use super::types::{Answer, Types};
 
 const FILE: &str = "snapshot";
@@ -74,6 +74,54 @@ impl StateMachine {
         self.published.subscribe()
     }
 
+    /// The last entry that is in the state.
+    pub(super) fn last_applied(&self) -> Option<LogId> {
+        self.last_applied
+    }
+
+    /// The state as it is.
+    pub(super) fn state(&self) -> &ClusterState {
+        &self.state
+    }
+
+    /// Applies one entry; nobody is shown the state yet.
+    pub(super) fn take(&mut self, entry: Entry) -> Answer {
+        self.last_applied = Some(entry.log_id);
+        let index = entry.log_id.index();
+        let state = Arc::make_mut(&mut self.state);
+        let answer = match entry.payload {
+            EntryPayload::Blank => None,
+            EntryPayload::Normal(record) => {
+                let proposal = record.0;
+                Some(apply(state, &CoreEntry { index, proposal }))
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                None
+            }
+        };
+        state.index = index;
+        Answer(answer)
+    }
+
+    /// Makes another state the newest snapshot.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is then still there.
+    pub(super) async fn replace(
+        self,
+        state: ClusterState,
+        last: LogId,
+        membership: StoredMembership,
+    ) -> io::Result<()> {
+        let meta = SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership: membership,
+        };
+        let data = serde_json::to_vec(&state).map_err(io::Error::other)?;
+        self.disk.save(meta, data).await
+    }
+
     fn adopt(&mut self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
         self.state = Arc::new(read_state(data)?);
         self.last_applied = meta.last_log_id;
@@ -115,28 +163,11 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            self.last_applied = Some(entry.log_id);
-            let index = entry.log_id.index();
-            let state = Arc::make_mut(&mut self.state);
-            let answer = match entry.payload {
-                EntryPayload::Blank => None,
-                EntryPayload::Normal(record) => Some(apply(
-                    state,
-                    &CoreEntry {
-                        index,
-                        proposal: record.0,
-                    },
-                )),
-                EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    None
-                }
-            };
-            state.index = index;
+            let answer = self.take(entry);
             // Publish before answering: who is told that a write is done must find it.
             self.publish();
             if let Some(responder) = responder {
-                responder.send(Answer(answer));
+                responder.send(answer);
             }
         }
         Ok(())

@@ -154,6 +154,15 @@ pub(super) enum ClusterCommand {
     },
     /// Show the members and the leader
     Status,
+    /// Last resort: make a stopped member the only one, after the others are lost for good
+    Recover {
+        /// Say that the majority is lost for good
+        #[arg(long, required = true)]
+        force_new_cluster: bool,
+        /// Configuration file of the daemon
+        #[arg(long, env = "JACO_CONFIG")]
+        config: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,4 +6,5 @@ mod drive;
 mod identity;
 pub mod lifecycle;
 mod plane;
+pub mod recover;
 mod wiring;

@@ -38,6 +38,7 @@ use super::config::{Config, Environment};
 use super::drive::{self, Member};
 use super::identity::{self, Identity};
 
+pub(super) use jaco_adapters::raft::Survivor;
 use jaco_adapters::system::HostUsage;
 pub(super) use jaco_adapters::system::{SystemClock, SystemIds};
 
@@ -108,6 +109,15 @@ pub(super) async fn open(
         sealer,
         tls,
     })
+}
+
+/// What this member has while its daemon does not run.
+pub(super) async fn survivor(
+    config: &Config,
+    state_key: &[u8; 32],
+) -> Result<Survivor, raft::OpenError> {
+    let sealer: Arc<dyn Sealer> = Arc::new(AesSealer::new(state_key));
+    Survivor::open(&config.data_dir.join("raft"), sealer).await
 }
 
 /// Everything that the drivers work with.

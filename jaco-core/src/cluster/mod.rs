@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod members;
 pub mod mesh_pool;
 pub mod node;
+pub mod recover;
 pub mod rollout;
 pub mod state;
 pub mod token;
