@@ -50,6 +50,20 @@ bench: ## Run the benches of the core
 soak: deps build ## Kill random daemons under a stream of applies (ROUNDS=200)
 	@$(BIN)/jaco-lab soak kills --rounds $(ROUNDS)
 
+.PHONY: soak-leader-kills
+soak-leader-kills: deps build ## Kill the leader in each step of a rollout (ROUNDS=30)
+	@$(BIN)/jaco-lab soak leader-kills \
+		--rounds $(if $(filter file,$(origin ROUNDS)),30,$(ROUNDS))
+
+.PHONY: soak-partition
+soak-partition: deps build ## Cut a host off and mend the cut (ROUNDS=5)
+	@$(BIN)/jaco-lab soak partitions \
+		--rounds $(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS))
+
+.PHONY: soak-churn
+soak-churn: deps build ## Have replicas come and go, look for what stays (ROUNDS=200)
+	@$(BIN)/jaco-lab soak churn --rounds $(ROUNDS)
+
 .PHONY: bench-apply
 bench-apply: deps ## Time from apply to running containers, beside Docker Swarm
 	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches

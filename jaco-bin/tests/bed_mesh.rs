@@ -4,21 +4,19 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::env;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
+use jaco_testkit::soak::churn;
 use serde_json::Value;
 
 use support::network::{Seat, seats};
-use support::{apply, bed, replicas};
+use support::{apply, bed};
 
-/// Set in the environment: how many moves the churn makes, instead of those that fit.
-const MOVES: &str = "JACO_CHURN_MOVES";
-/// How long the churn goes on otherwise.
+/// How long the churn goes on; `make soak-churn` makes 200 moves.
 const CHURN: Duration = Duration::from_secs(30);
 
 fn deploy(bed: &Bed, project: &Project, replicas: usize) {
@@ -153,26 +151,8 @@ fn a_churn_of_replicas_leaves_no_name_route_set_or_bridge() {
     apply(host, &project);
     wait_connected(&bed, SOON, 3, "all are connected");
 
-    let wanted = env::var(MOVES)
-        .ok()
-        .map(|count| count.parse::<usize>().unwrap());
-    let (start, mut moves) = (Instant::now(), 0);
-    let goes_on = |moves: usize| match wanted {
-        Some(wanted) => moves < wanted,
-        None => start.elapsed() < CHURN,
-    };
-    while goes_on(moves) {
-        let count = [1, 5, 2, 6, 3][moves % 5];
-        let through = bed.host(moves % 3 + 1);
-        through
-            .jaco_text(&["scale", &format!("shop/web={count}")])
-            .unwrap();
-        poll_until(SOON, "the service is as large as asked", || {
-            replicas(through, "shop", "running") == count
-        })
-        .unwrap();
-        moves += 1;
-    }
+    let start = Instant::now();
+    let churned = churn::churn(&bed, |_| start.elapsed() < CHURN).unwrap();
     host.jaco_text(&["scale", "shop/web=3"]).unwrap();
     wait_connected(&bed, SOON, 3, "all are connected after the churn");
     for host in bed.hosts() {
@@ -187,7 +167,9 @@ fn a_churn_of_replicas_leaves_no_name_route_set_or_bridge() {
         })
         .unwrap();
     }
-    eprintln!("moves={moves}");
+    churn::as_rendered_anew(&bed).unwrap();
+    assert!(!churned.named_for.is_empty());
+    eprintln!("{churned:?}");
 
     host.jaco_text(&["delete", "shop"]).unwrap();
     for host in bed.hosts() {

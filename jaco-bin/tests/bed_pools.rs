@@ -3,11 +3,15 @@
 
 mod support;
 
-use jaco_testkit::bed::{Bed, SOON, poll_until};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use jaco_core::cluster::addresses::ADDRESSES_PER_NETWORK;
+use jaco_testkit::bed::{Bed, Host, SOON, poll_until};
 use jaco_testkit::project::Project;
 use serde_json::Value;
 
-use support::{apply, bed, refusal};
+use support::{apply, bed, containers, refusal};
 
 fn one_host(name: &str) -> (Bed, Project) {
     let bed = bed(name, 1);
@@ -77,4 +81,43 @@ fn a_254th_replica_is_refused_by_name_on_a_bed() {
     assert_eq!(error["code"], "subnet_pool_exhausted", "{error}");
     let status = host.jaco_json(&["status", "full"]).unwrap();
     assert_eq!(status["deployments"][0]["applied_revision"], 1, "{status}");
+}
+
+/// The addresses of everything that runs.
+fn running(host: &Host) -> BTreeSet<Ipv4Addr> {
+    let status = host.jaco_json(&["status", "crowd"]).unwrap_or_default();
+    let rows = status["replicas"].as_array().cloned().unwrap_or_default();
+    let running = rows.iter().filter(|row| row["state"] == "running");
+    let address = |row: &Value| row["address"].as_str()?.parse().ok();
+    running.filter_map(address).collect()
+}
+
+#[test]
+fn all_addresses_of_a_network_are_in_use_at_once() {
+    let bed = bed("crowd", 3);
+    bed.form_cluster().unwrap();
+    let project = Project::new("crowd").unwrap();
+    let host = bed.host(1);
+    write(&bed, &project, "crowd", 0, "");
+    apply(host, &project);
+    // In steps, so that each of them is soon done.
+    for count in [64, 128, 192, ADDRESSES_PER_NETWORK] {
+        let target = format!("crowd/idle={count}");
+        host.jaco_text(&["scale", &target]).unwrap();
+        poll_until(SOON, &format!("{count} replicas run"), || {
+            running(host).len() == count
+        })
+        .unwrap();
+    }
+    let last: BTreeSet<u8> = running(host).iter().map(|a| a.octets()[3]).collect();
+    assert_eq!(last, (2..=254).collect());
+    let error = refusal(host, &["scale", "crowd/idle=254"]);
+    assert_eq!(error["code"], "subnet_pool_exhausted", "{error}");
+    assert_eq!(error["details"]["pool"], "crowd/_default", "{error}");
+    assert_eq!(host.jaco(&["net", "check"]).unwrap().status.code(), Some(0));
+    host.jaco_text(&["delete", "crowd"]).unwrap();
+    poll_until(SOON, "nothing is left", || {
+        bed.hosts().iter().all(|host| containers(host).is_empty())
+    })
+    .unwrap();
 }

@@ -39,6 +39,7 @@ mod poll;
 mod process;
 mod registry;
 mod state;
+mod watch;
 
 use std::env;
 use std::fs::{self, File};
@@ -61,6 +62,7 @@ pub use namespace::Namespace;
 pub use poll::{SOON, poll_ok, poll_until};
 pub use registry::Registry;
 pub use state::State;
+pub use watch::StatusWatch;
 
 use faults::Blocked;
 use namespace::{ip, stderr_of};

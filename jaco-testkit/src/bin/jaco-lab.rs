@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jaco_testkit::bed::{Bed, Host, State, images};
-use jaco_testkit::soak;
+use jaco_testkit::soak::rows;
 use serde_json::{Value, json};
 
 /// Several real hosts on this machine: a namespace, a Docker Engine and a jacod each.
@@ -68,6 +68,24 @@ enum Soak {
         /// Repeats a run.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+    },
+    /// SIGKILLs the leader in the middle of each step of a rollout.
+    LeaderKills {
+        /// How many rollouts are disturbed so.
+        #[arg(long, default_value_t = 30)]
+        rounds: usize,
+    },
+    /// Cuts a host off from the others and mends the cut.
+    Partitions {
+        /// How many cuts.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Has replicas come and go, and looks for what stays behind.
+    Churn {
+        /// How often the size of the service changes.
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
     },
 }
 
@@ -172,20 +190,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Action::Fault(fault) => apply(&Bed::attach(name)?, fault)?,
         Action::Acme => start_acme(&Bed::attach(name)?)?,
         Action::Down => Bed::destroy(name)?,
-        Action::Soak(Soak::Kills { rounds, seed }) => soak_kills(*rounds, *seed)?,
+        Action::Soak(Soak::Kills { rounds, seed }) => rows::kills(*rounds, *seed)?,
+        Action::Soak(Soak::LeaderKills { rounds }) => rows::leader_kills(*rounds)?,
+        Action::Soak(Soak::Partitions { rounds }) => rows::partitions(*rounds)?,
+        Action::Soak(Soak::Churn { rounds }) => rows::churn(*rounds)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn soak_kills(rounds: usize, seed: u64) -> Result<()> {
-    let bed = Bed::builder().name("soak").hosts(3).build()?;
-    bed.form_cluster()?;
-    let kills = soak::kills(&bed, rounds, seed)?;
-    println!(
-        "soak kills rounds={} failures={} acknowledged={} refused={} seed={seed}",
-        kills.rounds, kills.lost, kills.acknowledged, kills.refused
-    );
-    Ok(())
 }
 
 fn bring_up(name: &str, up: &Up) -> Result<()> {

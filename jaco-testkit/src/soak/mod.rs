@@ -1,5 +1,10 @@
 //! Faults in a loop on a bed. Each run prints one line in the form of `make soak`.
 
+pub mod churn;
+pub mod leader;
+pub mod partition;
+pub mod rows;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
