@@ -20,7 +20,8 @@ proptest! {
         let survivor = survivor.min(members as u64);
         let mut store = service(counts[0], "store");
         store.container.mounts = vec![data_mount()];
-        cluster.deploy(deployment("a", [("store", store), ("web", service(counts[1], "web"))])).unwrap();
+        let web = service(counts[1], "web");
+        cluster.deploy(deployment("a", [("store", store), ("web", web)])).unwrap();
         cluster.deploy(deployment("b", [("web", service(counts[2], "web"))])).unwrap();
         cluster.settle();
         let before = cluster.state.clone();

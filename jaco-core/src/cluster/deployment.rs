@@ -106,6 +106,9 @@ pub struct Replica {
     pub restarts: Restarts,
     /// What its node last reported.
     pub observed: Observation,
+    /// Since when that is so, by the leader's clock: the clocks of nodes differ.
+    #[serde(default)]
+    pub seen_at: Timestamp,
 }
 
 /// What should happen to a replica.
@@ -261,6 +264,11 @@ impl Replica {
     /// True when its node has said that nothing of it is left.
     pub fn is_stopped(&self) -> bool {
         self.phase == Phase::Stopping && self.observed.state == ReplicaState::Stopped
+    }
+
+    /// True for a job that is done. It stays so, whatever becomes of its container and its node.
+    pub fn has_completed(&self) -> bool {
+        self.phase == Phase::Active && self.state() == ReplicaState::Completed
     }
 
     /// True when ingress and DNS may name it.

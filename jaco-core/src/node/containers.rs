@@ -95,6 +95,7 @@ pub fn diff(desired: &BTreeMap<ReplicaId, Desired>, observed: &[ObservedContaine
     }
     for (id, wanted) in desired {
         let startable = wanted.replica.phase == Phase::Active
+            && !wanted.replica.has_completed()
             && !present.contains_key(id)
             && !actions.contains_key(id)
             && gates::gates(&wanted.deployment, &wanted.replica)

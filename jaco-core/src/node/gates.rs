@@ -46,9 +46,13 @@ pub fn gates(deployment: &Deployment, replica: &Replica) -> Vec<Gate> {
 
 fn gate(deployment: &Deployment, name: &ServiceName, condition: Condition) -> Gate {
     use ReplicaState::{Completed, Degraded, Running};
+    // A job of another revision has not done the work of this one.
+    let once = condition == Condition::ServiceCompletedSuccessfully;
+    let present = deployment.spec().services.get(name);
+    let stale = |r: &Replica| present.is_some_and(|spec| spec.spec_hash != r.spec_hash);
     let mut active = deployment
         .replicas_of(name)
-        .filter(|r| r.phase == Phase::Active);
+        .filter(|r| r.phase == Phase::Active && !(once && stale(r)));
     let wanted: &[ReplicaState] = match condition {
         Condition::ServiceStarted => &[Running, Degraded, Completed],
         Condition::ServiceHealthy => &[Running],

@@ -66,6 +66,9 @@ fn observe(wanted: &Desired, local: &Local, now: Timestamp) -> Option<Observatio
         let gone = container.is_none() && work.is_none();
         return gone.then(|| plain(replica, ReplicaState::Stopped, None, now));
     }
+    if replica.has_completed() {
+        return None;
+    }
     match work {
         Some(Work::Pulling(progress)) => {
             return Some(plain(

@@ -13,7 +13,8 @@ use crate::time::Timestamp;
 /// No replica takes longer than this to leave.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The replicas that have yet to leave a node; those with data stay.
+/// The replicas that have yet to leave a node; those with data stay, and a job that is done has
+/// nothing to leave.
 pub fn remaining<'a>(
     state: &'a ClusterState,
     node: &'a NodeName,
@@ -22,7 +23,9 @@ pub fn remaining<'a>(
     deployments.flat_map(move |deployment| {
         let movable = |replica: &&Arc<Replica>| {
             let service = deployment.service_of(replica);
-            replica.node == *node && service.is_none_or(|service| !service.is_stateful())
+            replica.node == *node
+                && !replica.has_completed()
+                && service.is_none_or(|service| !service.is_stateful())
         };
         deployment.replicas.values().filter(movable)
     })

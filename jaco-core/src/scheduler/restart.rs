@@ -25,11 +25,11 @@ pub fn due(replica: &Replica, service: &ServiceSpec, now: Timestamp) -> Option<u
 
 /// True when a replica failed and will not be started again by itself.
 pub fn is_exhausted(replica: &Replica, service: &ServiceSpec) -> bool {
-    let budget = match service.kind {
-        ServiceKind::Service => BUDGET,
-        ServiceKind::Job => service.restart.max_attempts,
-    };
-    replica.failures() >= budget
+    match service.kind {
+        ServiceKind::Service => replica.failures() >= BUDGET,
+        // A job that fails after a long run has failed all the same.
+        ServiceKind::Job => replica.restarts.total >= service.restart.max_attempts,
+    }
 }
 
 /// At once, then 1 s, 2 s, 4 s, …

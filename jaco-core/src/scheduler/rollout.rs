@@ -101,10 +101,9 @@ impl<'a> Update<'a> {
 
     /// When a running replica has run for `monitor`.
     pub(super) fn settles_at(&self, replica: &Replica) -> Timestamp {
-        let since = replica.observed.since.unwrap_or(replica.placed_at);
         match self.moving() {
-            Some(_) => since + self.config().monitor,
-            None => since,
+            Some(_) => replica.seen_at + self.config().monitor,
+            None => replica.seen_at,
         }
     }
 
@@ -127,8 +126,8 @@ impl<'a> Update<'a> {
 
     /// Until when a replica of this rollout must run. Fetching its image does not count.
     pub(super) fn deadline(&self, replica: &Replica) -> Timestamp {
-        let begun = match (replica.state(), replica.observed.since) {
-            (ReplicaState::Starting, Some(since)) => since.max(replica.placed_at),
+        let begun = match replica.state() {
+            ReplicaState::Starting => replica.seen_at,
             _ => replica.placed_at,
         };
         begun + step_limit(self.spec)

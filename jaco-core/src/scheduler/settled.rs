@@ -65,9 +65,13 @@ fn is_at_rest(
     replica: &Replica,
     service: &ServiceSpec,
 ) -> bool {
+    if replica.move_to.is_some() || replica.revision != deployment.current {
+        return false;
+    }
+    if replica.has_completed() && service.placement != Placement::Global {
+        return true;
+    }
     replica.phase == Phase::Active
-        && replica.move_to.is_none()
-        && replica.revision == deployment.current
         && matches!(
             replica.state(),
             ReplicaState::Running | ReplicaState::Completed

@@ -51,6 +51,7 @@ pub struct ReplicaDetail {
     pub revision: u64,
     pub spec_hash: SpecHash,
     pub restart_count: u32,
+    pub placed_at: Timestamp,
     /// The node that alone failed the replica before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fled_from: Option<NodeName>,
@@ -97,14 +98,16 @@ pub fn row(state: &ClusterState, deployment: &Deployment, replica: &Replica) -> 
         details: cause.map(|cause| cause.details.clone()).unwrap_or_default(),
         outgoing: replica.phase != Phase::Active || replica.revision != deployment.current,
     };
-    let given_up = row.state == ReplicaState::Failed && replica.failures() >= restart::BUDGET;
+    let exhausted = |service| restart::is_exhausted(replica, service);
+    let given_up =
+        row.state == ReplicaState::Failed && deployment.service_of(replica).is_some_and(exhausted);
     let given_up = given_up && replica.phase == Phase::Active;
     if given_up && !explain::goes_elsewhere(state, deployment, replica) {
         let last = row.message.take().unwrap_or_else(|| "it failed".to_owned());
         row.code = Some(ErrorCode::RestartExhausted);
         row.message = Some(format!(
             "given up after {} restarts: {last}",
-            replica.failures()
+            replica.restarts.consecutive
         ));
     }
     row
@@ -153,6 +156,7 @@ pub fn detail(state: &ClusterState, id: &ReplicaId) -> Result<ReplicaDetail, Err
         revision: replica.revision,
         spec_hash: replica.spec_hash.clone(),
         restart_count: replica.restarts.total,
+        placed_at: replica.placed_at,
         fled_from: replica.fled_from.clone(),
         depends_on: gates.collect(),
         placement: placement.collect(),

@@ -13,6 +13,7 @@ use crate::cluster::state::{Cluster, ClusterState};
 use crate::cluster::token::OperatorToken;
 use crate::error::{Error, ErrorCode};
 use crate::id::{Identity, NodeName};
+use crate::manifest::spec::{Placement, ServiceSpec};
 
 use super::{schedule, tokens};
 
@@ -273,9 +274,10 @@ pub(super) fn remove(
         let message = format!("\"{name}\" is the only node of the cluster");
         return Err(Error::new(ErrorCode::ValidationFailed, message).with("node", name));
     }
+    // A job that is done stays so without the node.
     let here: Vec<Arc<Replica>> = state
         .replicas()
-        .filter(|replica| replica.node == *name)
+        .filter(|replica| replica.node == *name && !outlives(state, replica))
         .cloned()
         .collect();
     let pinned: Vec<&str> = here
@@ -305,9 +307,16 @@ pub(super) fn remove(
 }
 
 fn is_stateful(state: &ClusterState, replica: &Replica) -> bool {
-    state
-        .deployments
-        .get(&replica.deployment)
-        .and_then(|deployment| deployment.service_of(replica))
-        .is_some_and(crate::manifest::spec::ServiceSpec::is_stateful)
+    service_of(state, replica).is_some_and(ServiceSpec::is_stateful)
+}
+
+/// True for a job that is done and does not have to be done on every node.
+fn outlives(state: &ClusterState, replica: &Replica) -> bool {
+    let global = |service: &ServiceSpec| service.placement == Placement::Global;
+    replica.has_completed() && !service_of(state, replica).is_none_or(global)
+}
+
+fn service_of<'a>(state: &'a ClusterState, replica: &Replica) -> Option<&'a ServiceSpec> {
+    let deployment = state.deployments.get(&replica.deployment)?;
+    deployment.service_of(replica)
 }

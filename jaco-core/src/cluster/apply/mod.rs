@@ -17,6 +17,7 @@ pub use tokens::check_join;
 use std::sync::Arc;
 
 use super::command::{Applied, Command, Entry, Observed, Outcome};
+use super::deployment::Observation;
 use super::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{Identity, NodeName};
@@ -129,6 +130,12 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
     }
 }
 
+/// True when a replica is not what it was, as opposed to more being known of it.
+fn is_news(before: &Observation, after: &Observation) -> bool {
+    let what = |seen: &Observation| (seen.state, seen.generation, seen.container_id.clone());
+    what(before) != what(after)
+}
+
 /// Takes in what a node saw. A node speaks only of its own replicas.
 fn observe(state: &mut ClusterState, node: &NodeName, observations: &[Observed]) -> Applied {
     for seen in observations {
@@ -142,7 +149,11 @@ fn observe(state: &mut ClusterState, node: &NodeName, observations: &[Observed])
             continue;
         }
         let mut replica = Arc::clone(replica);
-        Arc::make_mut(&mut replica).observed = seen.observation.clone();
+        let changed = Arc::make_mut(&mut replica);
+        if is_news(&changed.observed, &seen.observation) {
+            changed.seen_at = state.clock;
+        }
+        changed.observed = seen.observation.clone();
         let mut deployment = Arc::clone(deployment);
         Arc::make_mut(&mut deployment)
             .replicas

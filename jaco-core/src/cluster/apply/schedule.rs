@@ -198,6 +198,7 @@ fn place(
         placed_at: state.clock,
         restarts: Restarts::default(),
         observed: Observation::default(),
+        seen_at: state.clock,
     };
     Arc::make_mut(&mut deployment)
         .replicas

@@ -64,7 +64,10 @@ impl<'a> ServiceView<'a> {
             // Data cannot follow, so a replica that has some stays where it is.
             let unsuited =
                 || !spec.is_stateful() && is_misplaced(&demand, &replica.node, turn.cluster);
+            let done = replica.has_completed() && !view.update.replaces(replica);
             let list = match replica.phase {
+                // Wherever that was, also when the node is gone.
+                Phase::Active if done && !global => &mut view.current,
                 Phase::Draining { .. } | Phase::Stopping if is_gone(turn.state, replica) => {
                     &mut view.gone
                 }
