@@ -113,23 +113,9 @@ impl Cluster {
 
     /// Takes in what a node has.
     pub fn report(&mut self, name: &str, capacity: Resources) {
-        let engine = Engine {
-            version: "20.10".to_owned(),
-            api_version: "1.41".to_owned(),
-            arch: "amd64".to_owned(),
-            capacity,
-        };
-        let labels = BTreeMap::from([("name".to_owned(), name.to_owned())]);
-        let report = NodeReport {
-            engine: Some(engine),
-            labels,
-            version: "test".to_owned(),
-            mesh: Some(mesh_end(name)),
-            isolation: Isolation::Verified,
-        };
         self.must(Command::NodeReport {
             node: NodeName::new(name),
-            report,
+            report: node_report(name, capacity),
         });
     }
 
@@ -220,6 +206,23 @@ pub fn new_node(name: &str) -> NewNode {
         api_address: format!("{name}:7000"),
         cluster_address: format!("{name}:7001"),
         serial: format!("serial-{name}"),
+    }
+}
+
+/// What a node says of itself when all is well with it.
+pub fn node_report(name: &str, capacity: Resources) -> NodeReport {
+    let engine = Engine {
+        version: "20.10".to_owned(),
+        api_version: "1.41".to_owned(),
+        arch: "amd64".to_owned(),
+        capacity,
+    };
+    NodeReport {
+        engine: Some(engine),
+        labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
+        version: "test".to_owned(),
+        mesh: Some(mesh_end(name)),
+        isolation: Isolation::Verified,
     }
 }
 

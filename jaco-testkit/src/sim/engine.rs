@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jaco_core::id::ReplicaId;
+use jaco_core::manifest::spec::ServiceKind;
 use jaco_core::node::containers::{Action, Desired};
 use jaco_core::node::report::{self, Local, Work};
 use jaco_core::ports::RuntimeError;
@@ -12,12 +13,16 @@ use jaco_core::time::Timestamp;
 use crate::soak::Random;
 
 /// Containers, images, and what is under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     /// By the engine's id.
     pub containers: BTreeMap<String, ObservedContainer>,
+    /// How many times longer everything takes here.
+    pub slowness: u64,
     images: BTreeSet<String>,
     tasks: BTreeMap<ReplicaId, Task>,
+    /// When the containers that do not run for ever end.
+    ends: BTreeMap<String, u64>,
     made: u64,
 }
 
@@ -42,7 +47,28 @@ pub struct Troubles {
     pub pull: usize,
     pub start: usize,
     pub exit: usize,
+    /// A job ends with a failure.
+    pub job: usize,
 }
+
+/// Nothing goes wrong.
+pub const CALM_ENGINE: Troubles = Troubles {
+    pull: 0,
+    start: 0,
+    exit: 0,
+    job: 0,
+};
+
+/// Now and then something does.
+pub const ROUGH_ENGINE: Troubles = Troubles {
+    pull: 200,
+    start: 60,
+    exit: 2,
+    job: 300,
+};
+
+/// Most jobs take less than this many steps, which is longer than what forgives failures.
+const LONG_JOB: usize = 80;
 
 /// The moment, and luck.
 #[allow(missing_docs)]
@@ -58,12 +84,35 @@ impl Moment<'_> {
         self.random.below(1_000) < thousandths
     }
 
-    fn later(&mut self, most: usize) -> u64 {
-        self.step + 1 + self.random.below(most) as u64
+    fn later(&mut self, most: usize, slowness: u64) -> u64 {
+        self.step + (1 + self.random.below(most) as u64) * slowness
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            containers: BTreeMap::new(),
+            slowness: 1,
+            images: BTreeSet::new(),
+            tasks: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            made: 0,
+        }
     }
 }
 
 impl Engine {
+    /// How many containers it has made.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// The id of the container that was made so many-th.
+    pub fn id(number: u64) -> String {
+        format!("c{number}")
+    }
+
     /// Begins an action unless its replica has work already, as the daemon's driver does.
     pub fn begin(
         &mut self,
@@ -80,7 +129,7 @@ impl Engine {
                 replica,
                 container_id,
             } => {
-                let until = moment.later(6);
+                let until = moment.later(6, self.slowness);
                 let job = Job::Remove(container_id);
                 local.work.insert(replica.clone(), Work::Removing);
                 self.tasks.insert(replica, Task { until, job });
@@ -88,7 +137,10 @@ impl Engine {
             Action::Start { replica } => {
                 let wanted = &desired[&replica];
                 if report::may_start(wanted, local, moment.now) {
-                    let (until, job) = (moment.later(10), Job::Pull(Box::new(wanted.clone())));
+                    let (until, job) = (
+                        moment.later(10, self.slowness),
+                        Job::Pull(Box::new(wanted.clone())),
+                    );
                     let pulling = Work::Pulling(PullProgress::default());
                     local.work.insert(replica.clone(), pulling);
                     self.tasks.insert(replica, Task { until, job });
@@ -112,13 +164,22 @@ impl Engine {
                 Job::Remove(id) => drop(self.containers.remove(&id)),
             }
         }
-        for container in self.containers.values_mut() {
-            if container.status == ContainerStatus::Running && moment.strikes(moment.troubles.exit)
-            {
-                container.status = ContainerStatus::Exited;
-                container.finished_at = Some(moment.now);
-                container.exit_code = 1;
-            }
+        self.end_some(moment);
+    }
+
+    /// Jobs end when they are done, others when they are out of luck.
+    fn end_some(&mut self, moment: &mut Moment<'_>) {
+        let running = |c: &&mut ObservedContainer| c.status == ContainerStatus::Running;
+        for container in self.containers.values_mut().filter(running) {
+            let failed = match self.ends.get(&container.id) {
+                Some(end) if *end > moment.step => continue,
+                Some(_) => moment.strikes(moment.troubles.job),
+                None if moment.strikes(moment.troubles.exit) => true,
+                None => continue,
+            };
+            container.status = ContainerStatus::Exited;
+            container.finished_at = Some(moment.now);
+            container.exit_code = i64::from(failed);
         }
     }
 
@@ -140,7 +201,7 @@ impl Engine {
         }
         local.pulls.succeeded(&image);
         self.images.insert(image);
-        let (until, job) = (moment.later(4), Job::Start(wanted));
+        let (until, job) = (moment.later(4, self.slowness), Job::Start(wanted));
         local.work.insert(replica.clone(), Work::Starting);
         self.tasks.insert(replica, Task { until, job });
     }
@@ -160,7 +221,11 @@ impl Engine {
         }
         local.refused.remove(&replica);
         self.made += 1;
-        let id = format!("c{}", self.made);
+        let id = Self::id(self.made);
+        if wanted.service().map(|service| service.kind) == Some(ServiceKind::Job) {
+            let end = moment.later(LONG_JOB, 1);
+            self.ends.insert(id.clone(), end);
+        }
         let container = ObservedContainer {
             id: id.clone(),
             replica,
@@ -175,6 +240,20 @@ impl Engine {
             error: String::new(),
         };
         self.containers.insert(id, container);
+    }
+
+    /// The engine dies, and its containers with it unless it leaves them running.
+    pub fn stop(&mut self, now: Timestamp, random: &mut Random) {
+        self.tasks.clear();
+        if random.below(2) == 0 {
+            return;
+        }
+        let running = |c: &&mut ObservedContainer| c.status == ContainerStatus::Running;
+        for container in self.containers.values_mut().filter(running) {
+            container.status = ContainerStatus::Exited;
+            container.finished_at = Some(now);
+            container.exit_code = 137;
+        }
     }
 
     /// The daemon died: the engine ends some of what it was told, and forgets the rest.

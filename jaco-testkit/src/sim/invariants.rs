@@ -4,21 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jaco_core::cluster::ClusterState;
 use jaco_core::cluster::deployment::{Deployment, Phase, Replica, ReplicaState};
+use jaco_core::cluster::node::NodeStatus;
+use jaco_core::error::ErrorCode;
 use jaco_core::id::{NodeName, ServiceName};
-use jaco_core::manifest::spec::{Placement, ServiceSpec};
+use jaco_core::manifest::spec::{Placement, ServiceKind, ServiceSpec};
 use jaco_core::ports::container_runtime::ContainerStatus;
+use jaco_core::scheduler::explain;
 
 use super::node::SimNode;
 use super::raft::Logged;
+use super::rules::{self, Jobs};
+use super::wishes::LARGE;
 
 /// What the checks remember of the run so far.
 #[derive(Debug, Default)]
 pub struct Witness {
     leaders: BTreeMap<u64, NodeName>,
     committed: Vec<Logged>,
-    states: BTreeMap<u64, ClusterState>,
-    /// Where the data of each stateful service is.
-    homes: BTreeMap<String, NodeName>,
+    /// Indexes whose state has been looked at.
+    states: BTreeSet<u64>,
+    newest: ClusterState,
+    /// Where the data of the one stateful service is.
+    home: Option<NodeName>,
+    /// Up to which number the replicas with data are given up that a host had when it was removed
+    /// by force: it may go on with them until it hears of that.
+    given_up: BTreeMap<NodeName, u64>,
+    jobs: Jobs,
 }
 
 /// A broken rule, in words.
@@ -31,6 +42,7 @@ macro_rules! hold {
         }
     };
 }
+pub(super) use hold;
 
 impl Witness {
     /// Looks at every node after a step.
@@ -43,7 +55,8 @@ impl Witness {
             self.check_log(node)?;
             self.check_state(node)?;
         }
-        self.check_data(nodes)
+        self.check_data(nodes)?;
+        self.jobs.check_order(nodes)
     }
 
     fn check_leader(&mut self, id: usize, node: &SimNode) -> Result<(), Broken> {
@@ -85,16 +98,10 @@ impl Witness {
         Ok(())
     }
 
-    /// Equal indexes have equal states; addresses have one holder.
+    /// What one state is enough to check.
     fn check_state(&mut self, node: &SimNode) -> Result<(), Broken> {
         let state = &node.state;
-        if let Some(known) = self.states.get(&state.index) {
-            hold!(
-                node.checked >= node.raft.commit || known == state,
-                "{} has another state at index {}",
-                node.name,
-                state.index
-            );
+        if !self.states.insert(state.index) {
             return Ok(());
         }
         let mut holders = BTreeMap::new();
@@ -109,27 +116,48 @@ impl Witness {
                 );
             }
         }
-        self.states.insert(state.index, state.clone());
+        rules::check(state)?;
+        self.jobs.note(state);
+        if state.index > self.newest.index {
+            self.jobs.check(state)?;
+            self.note_removals(state);
+            self.newest = state.clone();
+        }
         Ok(())
     }
 
-    /// The simulation runs stateful services with one replica: its container has one place.
+    /// What a removed host has of the data is given up with it.
+    fn note_removals(&mut self, state: &ClusterState) {
+        let counter = || {
+            let data = state.deployments.get("data")?;
+            data.counters.get("store").copied()
+        };
+        for node in self.newest.nodes.values() {
+            let now = state.nodes.get(&node.name).map(|node| node.member);
+            if now != Some(node.member) {
+                self.given_up
+                    .insert(node.name.clone(), counter().unwrap_or(0));
+                self.home.take_if(|home| *home == node.name);
+            }
+        }
+    }
+
+    /// The stateful service has one replica: its container has one place.
     fn check_data(&mut self, nodes: &[SimNode]) -> Result<(), Broken> {
         for node in nodes {
+            let given_up = self.given_up.get(&node.name).copied().unwrap_or(0);
             for container in node.engine.containers.values() {
-                let Some((service, _)) = container.replica.as_str().rsplit_once("-") else {
+                let number = container.replica.as_str().strip_prefix("data-store-");
+                let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else {
                     continue;
                 };
-                if container.status != ContainerStatus::Running || !service.ends_with("-store") {
+                if container.status != ContainerStatus::Running || number <= given_up {
                     continue;
                 }
-                let home = self
-                    .homes
-                    .entry(service.to_owned())
-                    .or_insert_with(|| node.name.clone());
+                let home = self.home.get_or_insert_with(|| node.name.clone());
                 hold!(
                     *home == node.name,
-                    "{service} ran on {home} and now on {}",
+                    "the data was used on {home} and now is on {}",
                     node.name
                 );
             }
@@ -163,10 +191,13 @@ pub(super) fn check_floor(before: &ClusterState, after: &ClusterState) -> Result
             });
             let serving = now.replicas.values().filter(|r| r.service == *service);
             let serving = serving.filter(|r| serves(r)).count();
-            let parallelism = spec.update.parallelism as usize;
-            let floor = (spec.replicas as usize).saturating_sub(parallelism);
+            let floor = match spec.update.parallelism {
+                0 => 0,
+                some => spec.replicas.saturating_sub(some) as usize,
+            };
+            let free = spec.placement == Placement::Global || spec.kind == ServiceKind::Job;
             hold!(
-                spec.placement == Placement::Global || taken.count() == 0 || serving >= floor,
+                free || taken.count() == 0 || serving >= floor,
                 "{name}/{service} falls to {serving} of {floor}"
             );
         }
@@ -186,6 +217,13 @@ pub fn shortcomings(nodes: &[SimNode]) -> Vec<String> {
     let mut missing = Vec::new();
     for node in nodes.iter().filter(|node| node.state.index != newest.index) {
         missing.push(format!("{} is behind", node.name));
+    }
+    for node in newest
+        .nodes
+        .values()
+        .filter(|node| node.status() != NodeStatus::Ready)
+    {
+        missing.push(format!("{} is {:?}", node.name, node.status()));
     }
     for deployment in newest.deployments.values() {
         if deployment.deleting {
@@ -210,21 +248,76 @@ fn service_shortcoming(
         .values()
         .filter(|replica| replica.service == *name)
         .collect();
+    let wanted = match &service.placement {
+        Placement::Global => state.nodes.len(),
+        Placement::Hosts(hosts) => {
+            let there = hosts.iter().filter(|host| state.nodes.contains_key(*host));
+            return pinned_shortcoming(state, deployment, name, service, there.count());
+        }
+        _ => service.replicas as usize,
+    };
     let right = replicas.iter().all(|replica| {
+        let ended = ReplicaState::Completed;
+        replica.spec_hash == service.spec_hash
+            && replica.phase == Phase::Active
+            && match service.kind {
+                ServiceKind::Service => replica.state() == ReplicaState::Running,
+                ServiceKind::Job => replica.state() == ended,
+            }
+    });
+    if service.reservations.cpu_millis > 0 && wanted > room(state) {
+        // The rest stays as it is, old or new, and the reason is told.
+        let told = explain::pending(state, deployment, name, service);
+        let told = told.and_then(|cause| cause.code) == Some(ErrorCode::InsufficientCapacity);
+        let full = replicas.len() == room(state);
+        return (!told || !full).then(|| format!("{name} has {} and tells {told}", replicas.len()));
+    }
+    let states: Vec<_> = replicas
+        .iter()
+        .map(|replica| {
+            (
+                &replica.id,
+                replica.state(),
+                &replica.node,
+                &replica.spec_hash,
+            )
+        })
+        .collect();
+    let rollout = deployment.rollouts.get(name);
+    (replicas.len() != wanted || !right).then(|| {
+        let dep = &deployment.name;
+        format!("{dep}/{name} wants {wanted}, has {states:?} in {rollout:?}")
+    })
+}
+
+/// How many replicas that reserve [`LARGE`] the cluster holds.
+fn room(state: &ClusterState) -> usize {
+    let engines = state.nodes.values().filter_map(|node| node.engine());
+    let fitting = engines.map(|engine| (engine.capacity.cpu_millis / LARGE) as usize);
+    fitting.sum()
+}
+
+/// With a host missing there is no replica more than there are hosts, and the reason is told.
+fn pinned_shortcoming(
+    state: &ClusterState,
+    deployment: &Deployment,
+    name: &ServiceName,
+    service: &ServiceSpec,
+    there: usize,
+) -> Option<String> {
+    let wanted = service.replicas as usize;
+    let running = deployment.replicas_of(name).filter(|replica| {
         replica.spec_hash == service.spec_hash
             && replica.phase == Phase::Active
             && replica.state() == ReplicaState::Running
     });
-    let wanted = match service.placement {
-        Placement::Global => state.nodes.len(),
-        _ => service.replicas as usize,
-    };
-    let states: Vec<_> = replicas
-        .iter()
-        .map(|replica| (&replica.id, replica.state()))
-        .collect();
-    (replicas.len() != wanted || !right)
-        .then(|| format!("{}/{name} wants {wanted}, has {states:?}", deployment.name))
+    let (running, all) = (running.count(), deployment.replicas_of(name).count());
+    if there >= wanted {
+        return (running != wanted || all != wanted)
+            .then(|| format!("{name} wants {wanted}, has {all} and {running} run"));
+    }
+    let told = explain::pending(state, deployment, name, service).is_some();
+    (all > there || !told).then(|| format!("{name} has {all} on {there} hosts, told: {told}"))
 }
 
 /// Every running container is one that the state wants there, and each has one.

@@ -1,13 +1,17 @@
 //! The simulation: many nodes in one thread under a seed, with faults.
 //!
 //! Each node runs the real `apply` and the real node derivations, the leader the real `plan`;
-//! log, network and engines are models. A step is 200 ms. After every step the invariants are
-//! checked; when the faults are over, everything must come to what was declared.
+//! log, network and engines are models. Hosts join and leave the cluster; the log goes to all of
+//! them all the time, and any of them may lead. A step is 200 ms. After every step the invariants
+//! are checked; when the faults are over, everything must come to what was declared.
 
 pub mod engine;
+mod faults;
 pub mod invariants;
 pub mod node;
 pub mod raft;
+mod rules;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,16 +19,16 @@ use std::time::Duration;
 
 use jaco_core::cluster::Command;
 use jaco_core::cluster::members::{self, Action, CaughtUp};
-use jaco_core::id::DeploymentName;
-use jaco_core::manifest::spec::{DeploymentSpec, Placement};
+use jaco_core::id::MemberId;
 use jaco_core::ports::consensus::{ConsensusStatus, Follower};
 use jaco_core::time::Timestamp;
 
-use self::engine::{Moment, Troubles};
+use self::engine::{CALM_ENGINE, Moment, ROUGH_ENGINE};
 use self::invariants::{Broken, Witness, shortcomings};
-use self::node::{SimNode, system};
+use self::node::{Ledger, SimNode, system};
 use self::raft::{Id, Logged, Message, Raft};
-use crate::builders::{Cluster, bundle, data_mount, deployment, service};
+use self::wishes::Wishes;
+use crate::builders::Cluster;
 use crate::soak::Random;
 
 /// Milliseconds a step.
@@ -75,9 +79,11 @@ struct Simulation {
     nodes: Vec<SimNode>,
     network: Network,
     witness: Witness,
+    ledger: Ledger,
     caught_up: CaughtUp,
-    /// What clients declared last, by deployment; counts up with every change.
-    declared: BTreeMap<&'static str, u32>,
+    wishes: Wishes,
+    /// Join tokens given out.
+    tokens: u32,
     calm: bool,
 }
 
@@ -105,22 +111,25 @@ impl Simulation {
         });
         let log: Vec<Logged> = log.collect();
         let raft = Raft::formed(log);
-        let names = formed.state.nodes.keys().cloned();
+        // Some hosts replicate the log without being members yet: they join later.
+        let hosts = members + random.below(3);
+        let node = |number| SimNode::new(number, raft.clone());
         Self {
             step: 0,
             random,
-            nodes: names.map(|name| SimNode::new(name, raft.clone())).collect(),
+            nodes: (1..=hosts).map(node).collect(),
             network: Network::default(),
             witness: Witness::default(),
+            ledger: Ledger::default(),
             caught_up: CaughtUp::default(),
-            declared: BTreeMap::new(),
+            wishes: Wishes::default(),
+            tokens: 0,
             calm: false,
         }
     }
 
     fn now(&self, node: Id) -> Timestamp {
-        // Clocks differ by up to a second.
-        Timestamp(2_000_000 + self.step * STEP + 137 * node as u64)
+        Timestamp(2_000_000 + self.step * STEP + self.nodes[node].clock_ahead)
     }
 
     /// One step of everybody, then the checks.
@@ -129,7 +138,7 @@ impl Simulation {
         self.deliver();
         self.elect();
         for id in 0..self.nodes.len() {
-            let news = self.nodes[id].apply_committed()?;
+            let news = self.nodes[id].apply_committed(&mut self.ledger)?;
             // Drivers wake on news, else now and then.
             let wakes = news || self.step % 3 == id as u64 % 3;
             if wakes {
@@ -238,18 +247,7 @@ impl Simulation {
 
     /// The runtime driver of a node.
     fn look(&mut self, id: Id) {
-        let troubles = match self.calm {
-            true => Troubles {
-                pull: 0,
-                start: 0,
-                exit: 0,
-            },
-            false => Troubles {
-                pull: 200,
-                start: 60,
-                exit: 2,
-            },
-        };
+        let troubles = if self.calm { CALM_ENGINE } else { ROUGH_ENGINE };
         let now = self.now(id);
         let mut moment = Moment {
             step: self.step,
@@ -257,8 +255,14 @@ impl Simulation {
             troubles,
             random: &mut self.random,
         };
-        let report = self.nodes[id].look(&mut moment);
-        let said = [report, self.nodes[id].publish(), self.nodes[id].sweep()];
+        let seen = self.nodes[id].look(&mut moment);
+        let node = &mut self.nodes[id];
+        let said = [
+            seen,
+            node.heartbeat(self.step),
+            node.publish(),
+            node.sweep(),
+        ];
         for command in said.into_iter().flatten() {
             if let Some(leader) = self.nodes[id].raft.leader {
                 self.send(id, leader, Message::Propose(command));
@@ -283,7 +287,7 @@ impl Simulation {
         let status = self.status(id);
         self.caught_up.update(&status, now);
         let actions = members::plan(
-            &node.state,
+            &self.nodes[id].state,
             &status,
             &self.caught_up,
             UNREACHABLE_AFTER,
@@ -306,126 +310,28 @@ impl Simulation {
     }
 
     fn status(&self, id: Id) -> ConsensusStatus {
-        let raft = &self.nodes[id].raft;
+        let (raft, state) = (&self.nodes[id].raft, &self.nodes[id].state);
         let member = |other: Id| {
-            let node = self.nodes[id].state.nodes.get(&self.nodes[other].name);
-            node.map_or(0, |node| node.member)
+            let node = state.nodes.get(&self.nodes[other].name)?;
+            Some((other, node.member))
         };
-        let others = (0..self.nodes.len()).filter(|other| *other != id);
-        let follower = |other: Id| {
-            let heard = raft.heard.get(&other).copied().unwrap_or(0);
+        let members: BTreeMap<Id, MemberId> = (0..self.nodes.len()).filter_map(member).collect();
+        let others = members.iter().filter(|(other, _)| **other != id);
+        let follower = |(other, member): (&Id, &MemberId)| {
+            let heard = raft.heard.get(other).copied().unwrap_or(0);
             let silent_for = Duration::from_millis((self.step - heard) * STEP);
-            (
-                member(other),
-                Follower {
-                    lag: raft.lag(other),
-                    silent_for,
-                },
-            )
+            let lag = raft.lag(*other);
+            (*member, Follower { lag, silent_for })
         };
+        let me = members.get(&id).copied().unwrap_or(0);
         ConsensusStatus {
-            me: member(id),
-            leader: Some(member(id)),
+            me,
+            leader: Some(me),
             term: raft.term,
-            applied: self.nodes[id].state.index,
-            voters: (0..self.nodes.len()).map(member).collect(),
+            applied: state.index,
+            voters: members.values().copied().collect(),
             learners: BTreeSet::new(),
             followers: others.map(follower).collect(),
         }
-    }
-
-    /// One more fault or wish, now and then.
-    fn disturb(&mut self) {
-        let id = self.random.below(self.nodes.len());
-        match self.random.below(120) {
-            0 if self.nodes[id].up => self.nodes[id].crash(&mut self.random),
-            1..=3 if !self.nodes[id].up => self.nodes[id].restart(),
-            4 => self.isolate(id),
-            5..=7 => self.network.apart.clear(),
-            8..=12 => self.declare(),
-            13 => self.delete(),
-            _ => {}
-        }
-    }
-
-    fn isolate(&mut self, id: Id) {
-        let others = (0..self.nodes.len()).filter(|other| *other != id);
-        let pairs = others.map(|other| (id.min(other), id.max(other)));
-        self.network.apart.extend(pairs);
-    }
-
-    fn declare(&mut self) {
-        let name = ["web", "data", "agent"][self.random.below(3)];
-        *self.declared.entry(name).or_default() += 1;
-        self.propose_declared(name);
-    }
-
-    fn propose_declared(&mut self, name: &'static str) {
-        let revision = self.declared[name];
-        let (bundle, spec) = (Arc::new(bundle()), Arc::new(declared(name, revision)));
-        self.propose(Command::Apply {
-            bundle,
-            spec,
-            privileged: false,
-        });
-    }
-
-    fn delete(&mut self) {
-        let deployment = DeploymentName::new("web");
-        self.propose(Command::Delete { deployment });
-    }
-
-    /// A client hands a command to some leader, which may be a former one.
-    fn propose(&mut self, command: Command) {
-        let leaders = |id: &Id| self.nodes[*id].up && self.nodes[*id].raft.leads(*id);
-        let leaders: Vec<Id> = (0..self.nodes.len()).filter(leaders).collect();
-        if !leaders.is_empty() {
-            let leader = leaders[self.random.below(leaders.len())];
-            let at = self.now(leader);
-            self.nodes[leader].raft.append(system(at, command));
-        }
-    }
-
-    /// The end of the faults. What was declared is declared once more, anew, so that nothing
-    /// stays given up.
-    fn calm(&mut self) -> Result<(), Broken> {
-        self.calm = true;
-        self.network.apart.clear();
-        for node in self.nodes.iter_mut().filter(|node| !node.up) {
-            node.restart();
-        }
-        for _ in 0..ELECTED_WITHIN {
-            self.tick()?;
-        }
-        let names: Vec<&'static str> = self.declared.keys().copied().collect();
-        for name in names {
-            *self.declared.entry(name).or_default() += 1;
-            self.propose_declared(name);
-        }
-        Ok(())
-    }
-}
-
-/// `web`: spread replicas; `data`: one with a volume, and its client; `agent`: on every node.
-fn declared(name: &str, revision: u32) -> DeploymentSpec {
-    let hash = format!("{name}{revision}");
-    match name {
-        "data" => {
-            let mut store = service(1, &hash);
-            store.container.mounts = vec![data_mount()];
-            deployment(
-                name,
-                [
-                    ("store", store),
-                    ("client", service(revision % 3, "client")),
-                ],
-            )
-        }
-        "agent" => {
-            let mut agent = service(0, &hash);
-            agent.placement = Placement::Global;
-            deployment(name, [("agent", agent)])
-        }
-        _ => deployment(name, [("web", service(1 + revision % 5, &hash))]),
     }
 }
