@@ -22,6 +22,7 @@ use super::pool::Lease;
 pub(super) struct Upload {
     body: RefCell<Incoming>,
     begun: Cell<bool>,
+    ended: Cell<bool>,
     /// The last time that the client sent some of it.
     moved: Cell<Instant>,
     hold: Option<Hold>,
@@ -49,6 +50,7 @@ impl Upload {
         Self {
             body: RefCell::new(body),
             begun: Cell::new(false),
+            ended: Cell::new(false),
             moved: Cell::new(Instant::now()),
             hold: expects.then(Hold::new),
         }
@@ -69,6 +71,11 @@ impl Upload {
     /// True once some of the body may have been taken: it cannot be sent again.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.get()
+    }
+
+    /// True once all of it has been taken.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get() || self.body.borrow().is_end_stream()
     }
 
     /// When the client last sent some of it.
@@ -112,6 +119,9 @@ impl HttpBody for RequestBody {
         let frame = Pin::new(&mut *upload.body.borrow_mut()).poll_frame(cx);
         if frame.is_ready() {
             upload.moved.set(Instant::now());
+        }
+        if matches!(frame, Poll::Ready(None)) {
+            upload.ended.set(true);
         }
         frame
     }

@@ -28,10 +28,30 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Io for T {}
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// What it says about those before it counts.
+    pub(super) trusted: bool,
+}
+
+impl Peer {
+    /// A visitor who is known by nothing but the connection.
+    pub(super) fn direct(address: SocketAddr) -> Self {
+        Self {
+            address,
+            trusted: false,
+        }
+    }
+}
+
 /// What the requests of one connection share.
 pub(super) struct Client {
     /// The address for `X-Forwarded-For`.
     pub(super) address: HeaderValue,
+    /// The addresses that it adds its own to count.
+    pub(super) trusted: bool,
     /// True within TLS.
     pub(super) secure: bool,
     pub(super) watch: Rc<Watch>,
@@ -45,9 +65,10 @@ pub(super) struct Client {
 pub(super) struct Busy(Rc<Client>);
 
 impl Client {
-    pub(super) fn new(peer: SocketAddr, secure: bool) -> Self {
+    pub(super) fn new(peer: Peer, secure: bool) -> Self {
         Self {
-            address: headers::value(format_args!("{}", peer.ip().to_canonical()), 45),
+            address: headers::value(format_args!("{}", peer.address.ip().to_canonical()), 45),
+            trusted: peer.trusted,
             secure,
             watch: Rc::new(Watch::new()),
             tunnel: RefCell::new(None),
@@ -59,6 +80,7 @@ impl Client {
     pub(super) fn beside(&self) -> Self {
         Self {
             address: self.address.clone(),
+            trusted: self.trusted,
             secure: self.secure,
             watch: Rc::clone(&self.watch),
             tunnel: RefCell::new(None),
@@ -88,12 +110,14 @@ impl Drop for Busy {
 }
 
 /// Serves a connection that begins with a TLS handshake.
-pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: Peer) {
     let handshake = TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream);
     let stream = match tokio::time::timeout(worker.limits.header_read, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+        Ok(Err(error)) => {
+            return tracing::debug!(peer = %peer.address, %error, "TLS handshake failed");
+        }
+        Err(_) => return tracing::debug!(peer = %peer.address, "TLS handshake timed out"),
     };
     if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
         http2::serve(worker, stream, peer).await;
@@ -103,7 +127,7 @@ pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: Socke
 }
 
 /// Serves one HTTP/1.1 connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr, secure: bool) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer, secure: bool) {
     let client = Rc::new(Client::new(peer, secure));
     let limits = worker.limits;
     let requests = {
@@ -127,8 +151,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr,
             .map(|()| None)
     });
     match ended.await {
-        None => return tracing::debug!(%peer, "client too slow, connection closed"),
-        Some(Err(error)) => tracing::debug!(%peer, %error, "connection closed"),
+        None => return tracing::debug!(peer = %peer.address, "client too slow, connection closed"),
+        Some(Err(error)) => tracing::debug!(peer = %peer.address, %error, "connection closed"),
         Some(Ok(())) => {}
     }
     let parts = connection.into_parts();

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,24 +12,24 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::http::{Client, Io};
+use super::http::{Client, Io, Peer};
 use super::proxy;
 use super::slowness::Alarm;
 use super::worker::Worker;
 
 /// Requests of one connection at once.
 const STREAMS: u32 = 256;
-/// A client that does not answer a ping for so long is gone.
-const PING: Duration = Duration::from_secs(20);
+/// Who does not answer a ping for so long is gone.
+pub(super) const PING: Duration = Duration::from_secs(20);
 /// What one stream, and all of a connection together, may send before it is read.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What is kept of a response that the client does not take.
-const SEND_BUFFER: usize = 128 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is kept of a message that the other side does not take.
+pub(super) const SEND_BUFFER: usize = 128 * 1024;
 
 /// Runs tasks on the worker's own thread.
 #[derive(Clone, Copy)]
-struct OnWorker;
+pub(super) struct OnWorker;
 
 impl<F: Future + 'static> Executor<F> for OnWorker {
     fn execute(&self, future: F) {
@@ -39,7 +38,7 @@ impl<F: Future + 'static> Executor<F> for OnWorker {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer) {
     let limits = worker.limits;
     let client = Rc::new(Client::new(peer, true));
     let requests = {
@@ -83,8 +82,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr)
         }
     });
     match ended.await {
-        None => tracing::debug!(%peer, "client without requests, connection closed"),
-        Some(Err(error)) => tracing::debug!(%peer, %error, "connection closed"),
+        None => tracing::debug!(peer = %peer.address, "client without requests, connection closed"),
+        Some(Err(error)) => tracing::debug!(peer = %peer.address, %error, "connection closed"),
         Some(Ok(())) => {}
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jaco_core::cluster::certs::Issued;
 use jaco_core::id::Domain;
 use jaco_core::node::balance::Load;
+use jaco_core::node::carrier::{ASK_AGAIN, Spoken};
 use jaco_core::node::ingress::{RouteTable, Upstream};
 use jaco_core::ports::Sealer;
 use rustls::sign::CertifiedKey;
@@ -28,8 +29,14 @@ pub(super) struct Peer {
     in_flight: AtomicU32,
     /// Milliseconds after `born`; zero while the replica is not ejected.
     ejected_until: AtomicU64,
+    /// Zero while it is not known whether the replica speaks HTTP/2, [`H2C`] when it does, else
+    /// the milliseconds after `born` until which it counts as one that does not.
+    http1_until: AtomicU64,
     born: Instant,
 }
+
+/// What `http1_until` is for a replica that speaks HTTP/2.
+const H2C: u64 = u64::MAX;
 
 /// One request or connection under way; ends when dropped.
 pub(super) struct Flight(Arc<Peer>);
@@ -108,6 +115,7 @@ impl Default for Peer {
         Self {
             in_flight: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            http1_until: AtomicU64::new(0),
             born: Instant::now(),
         }
     }
@@ -122,6 +130,11 @@ impl Peer {
         }
     }
 
+    fn after(&self, time: Duration) -> u64 {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.age().saturating_add(time).min(H2C - 1)
+    }
+
     fn age(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -130,9 +143,28 @@ impl Peer {
 impl Flight {
     /// Leaves the replica out for a while, because it could not be reached.
     pub(super) fn eject(&self, time: Duration) {
-        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let until = self.0.age().saturating_add(time);
-        self.0.ejected_until.store(until, Ordering::Relaxed);
+        self.0
+            .ejected_until
+            .store(self.0.after(time), Ordering::Relaxed);
+    }
+
+    /// What is known of the replica's protocol.
+    pub(super) fn spoken(&self) -> Spoken {
+        match self.0.http1_until.load(Ordering::Relaxed) {
+            0 => Spoken::Unknown,
+            H2C => Spoken::H2c,
+            until if self.0.age() < until => Spoken::Http1,
+            _ => Spoken::Unknown,
+        }
+    }
+
+    /// The replica was asked for HTTP/2, and did or did not answer it.
+    pub(super) fn speaks(&self, http2: bool) {
+        let known = if http2 { H2C } else { self.0.after(ASK_AGAIN) };
+        // Mostly it is known already; a store would take the line from the other workers.
+        if self.0.http1_until.load(Ordering::Relaxed) != known {
+            self.0.http1_until.store(known, Ordering::Relaxed);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The proxy in front of the replicas: HTTP by host and path, TCP by published port (spec 08).
+//! The proxy in front of the replicas: HTTP by host and path, TCP and UDP by published port
+//! (spec 08).
 //!
 //! Each worker is a thread with its own runtime, its own `SO_REUSEPORT` sockets and its own
 //! pool of upstream connections; a connection stays on the worker that accepted it. What
@@ -7,8 +8,10 @@
 
 mod answer;
 mod body;
+mod exchange;
 mod framing;
 mod gate;
+mod h2c;
 mod headers;
 mod http;
 mod http2;
@@ -16,12 +19,15 @@ mod limits;
 mod listener;
 mod live;
 mod pool;
+mod preamble;
 mod proxy;
+mod settling;
 mod slowness;
 mod stream;
 mod target;
 mod tcp;
 mod tls;
+mod udp;
 mod upgrade;
 mod worker;
 
@@ -33,6 +39,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::RouteTable;
+use jaco_core::node::trust::TrustedPeers;
 use jaco_core::ports::{IngressProxy, Sealer};
 use tokio::sync::{mpsc, watch};
 
@@ -69,6 +76,8 @@ pub struct Settings {
     pub workers: usize,
     /// Times and sizes.
     pub limits: Limits,
+    /// Load balancers whose word about a visitor's address counts.
+    pub trusted: TrustedPeers,
     /// Opens the keys of certificates.
     pub sealer: Arc<dyn Sealer>,
 }
@@ -81,6 +90,7 @@ impl Settings {
             https,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: Limits::default(),
+            trusted: TrustedPeers::default(),
             sealer,
         }
     }
@@ -99,6 +109,7 @@ impl HyperIngress {
             limits: settings.limits,
             tls,
             https_port: settings.https.port(),
+            trusted: Arc::new(settings.trusted),
         };
         let mut orders = Vec::new();
         let mut threads = Vec::new();
@@ -170,7 +181,9 @@ impl Serving for Control {
         match purpose {
             Purpose::Http => self.http,
             Purpose::Https => self.https,
-            Purpose::Tcp(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            Purpose::Tcp(port) | Purpose::Udp(port) => {
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+            }
         }
     }
 }
@@ -185,18 +198,18 @@ impl Control {
 
     fn open(&self, purpose: Purpose) -> std::io::Result<Listening> {
         let workers = self.workers();
-        let sockets = listener::bind(self.address(purpose), workers.len())?;
+        let sockets = listener::bind(purpose, self.address(purpose), workers.len())?;
         let Some(first) = sockets.first() else {
             return Err(std::io::Error::other("no ingress worker is running"));
         };
-        let address = first.local_addr()?;
+        let address = listener::address(first)?;
         let (open, closing) = watch::channel(true);
-        for (worker, listener) in workers.iter().zip(sockets) {
+        for (worker, socket) in workers.iter().zip(sockets) {
             let open = closing.clone();
             // A worker that is gone closes its socket, and its share goes to the others.
             let _ = worker.send(Opened {
                 purpose,
-                listener,
+                socket,
                 open,
             });
         }
@@ -211,11 +224,11 @@ impl Control {
 /// The listeners that a table needs.
 fn wanted(live: &Live) -> BTreeSet<Purpose> {
     let table = &live.routes;
-    let tcp = table
-        .ports
-        .keys()
-        .filter(|(_, protocol)| *protocol == Protocol::Tcp);
-    let mut wanted: BTreeSet<_> = tcp.map(|&(port, _)| Purpose::Tcp(port)).collect();
+    let ports = table.ports.keys().map(|&(port, protocol)| match protocol {
+        Protocol::Tcp => Purpose::Tcp(port),
+        Protocol::Udp => Purpose::Udp(port),
+    });
+    let mut wanted: BTreeSet<_> = ports.collect();
     if table.needs_http() {
         wanted.insert(Purpose::Http);
     }

@@ -10,10 +10,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use jaco_core::node::trust::TrustedPeers;
 use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use super::h2c::Channels;
 use super::limits::Limits;
 use super::listener::{self, Opened};
 use super::live::Live;
@@ -29,10 +31,12 @@ const SCRATCH: usize = 64 * 1024;
 pub(super) struct Worker {
     table: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     pub(super) pool: Pool,
+    pub(super) channels: Channels,
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
     /// Where visitors of plain HTTP are sent.
     pub(super) https_port: u16,
+    pub(super) trusted: Arc<TrustedPeers>,
     /// What a client sent, on its way to hyper's buffer.
     pub(super) scratch: RefCell<Vec<u8>>,
     random: Cell<u64>,
@@ -44,6 +48,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
     pub(super) https_port: u16,
+    pub(super) trusted: Arc<TrustedPeers>,
 }
 
 /// Starts a worker; it ends when the sender of the orders is dropped.
@@ -75,7 +80,7 @@ async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
                 }
                 None => return,
             },
-            _ = sweep.tick() => worker.pool.sweep(&worker.table(), worker.limits.idle),
+            _ = sweep.tick() => worker.sweep(),
         }
     }
 }
@@ -87,12 +92,21 @@ impl Worker {
         Self {
             table: RefCell::new(Cache::new(table)),
             pool: Pool::default(),
+            channels: Channels::default(),
             limits: shared.limits,
             tls: shared.tls,
             https_port: shared.https_port,
+            trusted: shared.trusted,
             scratch: RefCell::new(vec![0; SCRATCH]),
             random: Cell::new(seed),
         }
+    }
+
+    /// Closes connections to upstreams that nobody needs.
+    fn sweep(&self) {
+        let (table, limit) = (self.table(), self.limits.idle);
+        self.pool.sweep(&table, limit);
+        self.channels.sweep(&table, limit);
     }
 
     /// The table of this moment, without touching shared memory while it stays the same.

@@ -3,14 +3,17 @@
 
 mod contract;
 mod forwarding;
+mod grpc;
 mod headers;
 mod http2;
 mod limits;
 mod listeners;
+mod preamble;
 mod retries;
 mod routing;
 mod smuggling;
 mod support;
 mod tcp;
 mod tls;
+mod udp;
 mod upgrades;

@@ -158,7 +158,10 @@ pub(super) fn member(
 }
 
 fn ingress(config: &Config, sealer: &Arc<dyn Sealer>) -> anyhow::Result<HyperIngress> {
-    let settings = ingress::Settings::new(config.http, config.https, Arc::clone(sealer));
+    let settings = ingress::Settings {
+        trusted: config.trusted_proxies.clone(),
+        ..ingress::Settings::new(config.http, config.https, Arc::clone(sealer))
+    };
     HyperIngress::start(settings).context("start the ingress")
 }
 
