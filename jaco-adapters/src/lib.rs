@@ -8,6 +8,7 @@ pub mod api;
 pub mod dns;
 pub mod docker;
 pub mod ingress;
+pub mod metrics;
 pub mod netlink;
 pub mod nftables;
 pub mod probe;

@@ -99,8 +99,7 @@ fn regression_docker_resolver_or_a_gateway_as_forwarder_is_refused_at_start() {
 fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
     let cases = [
         ("colour: red", "colour"),
-        // A key whose feature comes later is unknown until then.
-        ("metrics_addr: 127.0.0.1:9000", "metrics_addr"),
+        ("metrics_addr: localhost", "metrics_addr"),
         ("wg_port: 70000", "wg_port"),
         ("mesh_pool: 10.245.0.0/30", "mesh_pool"),
         ("mesh_pool: 10.244.7.0/24", "mesh_pool"),

@@ -69,7 +69,7 @@ fn the_proxy_protocol_is_version_2_and_for_tcp() {
          {target: 1, published: 8, protocol: udp, x-jaco-proxy-protocol: v2}]",
         &[
             "compose.yaml:4:62 validation_failed services.web.ports[0].x-jaco-proxy-protocol: \
-             x-jaco-proxy-protocol must be one of v2, not \"v1\"",
+             services.web.ports[0].x-jaco-proxy-protocol must be one of v2, not \"v1\"",
             "compose.yaml:4:131 validation_failed services.web.ports[1].x-jaco-proxy-protocol: \
              the PROXY protocol is for TCP ports",
         ],

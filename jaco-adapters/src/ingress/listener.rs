@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -167,7 +168,13 @@ async fn introduced(
             address: balancer,
             trusted: true,
         },
-        Err(error) => return tracing::debug!(%balancer, %error, "PROXY header refused"),
+        Err(error) => {
+            if error.kind() == io::ErrorKind::InvalidData {
+                let count = &worker.tallies.wrong_preambles;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            return tracing::debug!(%balancer, %error, "PROXY header refused");
+        }
     };
     match purpose {
         Purpose::Https => http::serve_tls(worker, stream, peer).await,

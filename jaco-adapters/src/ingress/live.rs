@@ -10,10 +10,11 @@ use jaco_core::cluster::certs::Issued;
 use jaco_core::id::Domain;
 use jaco_core::node::balance::Load;
 use jaco_core::node::carrier::{ASK_AGAIN, Spoken};
-use jaco_core::node::ingress::{RouteTable, Upstream};
+use jaco_core::node::ingress::{Route, RouteTable, Upstream};
 use jaco_core::ports::Sealer;
 use rustls::sign::CertifiedKey;
 
+use super::tally::{Tallies, Tally};
 use super::tls::{self, Shown};
 
 /// One published table. Replaced as a whole; whoever began with it keeps it.
@@ -22,6 +23,8 @@ pub(super) struct Live {
     pub(super) routes: Arc<RouteTable>,
     certificates: HashMap<Domain, Arc<Shown>>,
     peers: HashMap<SocketAddrV4, Arc<Peer>>,
+    /// By the place of the route, which stays where it is for as long as the table.
+    tallies: HashMap<usize, Arc<Tally>>,
 }
 
 /// One upstream address, shared by the workers and carried from table to table.
@@ -43,7 +46,12 @@ pub(super) struct Flight(Arc<Peer>);
 
 impl Live {
     /// Joins a table with what was known under the one before.
-    pub(super) fn new(routes: Arc<RouteTable>, before: &Live, sealer: &dyn Sealer) -> Self {
+    pub(super) fn new(
+        routes: Arc<RouteTable>,
+        before: &Live,
+        sealer: &dyn Sealer,
+        tallies: Option<&Tallies>,
+    ) -> Self {
         let http = routes.domains.values().flatten().map(|r| &r.upstreams);
         let ports = routes.ports.values().map(|route| &route.upstreams);
         let peer = |upstream: &Upstream| {
@@ -62,7 +70,13 @@ impl Live {
             });
             Some((domain.clone(), shown?))
         });
+        let counted = tallies.into_iter().flat_map(|tallies| {
+            let all = routes.domains.iter();
+            let all = all.flat_map(|(domain, routes)| routes.iter().map(move |r| (domain, r)));
+            all.map(|(domain, route)| (place(route), tallies.of(domain, route)))
+        });
         Self {
+            tallies: counted.collect(),
             certificates: certificates.collect(),
             routes,
             peers,
@@ -87,6 +101,14 @@ impl Live {
         Some(&shown.key)
     }
 
+    /// The numbers of a route of this table; none when nothing is counted.
+    pub(super) fn tally(&self, route: &Route) -> Option<&Arc<Tally>> {
+        match self.tallies.is_empty() {
+            true => None,
+            false => self.tallies.get(&place(route)),
+        }
+    }
+
     /// True when some certificate can be shown.
     pub(super) fn shows_certificates(&self) -> bool {
         !self.certificates.is_empty()
@@ -108,6 +130,10 @@ impl Live {
         peer.in_flight.fetch_add(1, Ordering::Relaxed);
         Flight(peer)
     }
+}
+
+fn place(route: &Route) -> usize {
+    std::ptr::from_ref(route).addr()
 }
 
 impl Default for Peer {

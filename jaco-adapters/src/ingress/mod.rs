@@ -6,6 +6,7 @@
 //! workers share is read only: the table, behind an atomic pointer, and a few counters.
 //! Decisions (route, replica, retry) are `jaco_core::node::{ingress, balance}`.
 
+mod access;
 mod answer;
 mod body;
 mod exchange;
@@ -24,6 +25,7 @@ mod proxy;
 mod settling;
 mod slowness;
 mod stream;
+mod tally;
 mod target;
 mod tcp;
 mod tls;
@@ -41,12 +43,14 @@ use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::RouteTable;
 use jaco_core::node::trust::TrustedPeers;
 use jaco_core::ports::{IngressProxy, Sealer};
+use prometheus_client::collector::Collector;
 use tokio::sync::{mpsc, watch};
 
 use crate::transport::listeners::{self, Listeners, Listening, Serving};
 pub use limits::Limits;
 use listener::{Opened, Purpose};
 use live::Live;
+use tally::Tallies;
 use worker::Shared;
 
 /// The ingress of one node, on hyper. Dropping it closes every listener and connection.
@@ -60,6 +64,8 @@ struct Control {
     http: SocketAddr,
     https: SocketAddr,
     sealer: Arc<dyn Sealer>,
+    tallies: Arc<Tallies>,
+    metered: bool,
     table: Arc<ArcSwap<Live>>,
     workers: Mutex<Vec<mpsc::UnboundedSender<Opened>>>,
     listeners: Mutex<Listeners<Purpose>>,
@@ -76,6 +82,8 @@ pub struct Settings {
     pub workers: usize,
     /// Times and sizes.
     pub limits: Limits,
+    /// Counts what each route answers; see [`HyperIngress::collector`].
+    pub metered: bool,
     /// Load balancers whose word about a visitor's address counts.
     pub trusted: TrustedPeers,
     /// Opens the keys of certificates.
@@ -90,6 +98,7 @@ impl Settings {
             https,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: Limits::default(),
+            metered: false,
             trusted: TrustedPeers::default(),
             sealer,
         }
@@ -110,12 +119,17 @@ impl HyperIngress {
             tls,
             https_port: settings.https.port(),
             trusted: Arc::new(settings.trusted),
+            tallies: Arc::default(),
+            metered: settings.metered,
         };
         let mut orders = Vec::new();
         let mut threads = Vec::new();
+        let mut pages = Vec::new();
         for number in 0..settings.workers.max(1) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            match worker::start(number, Arc::clone(&table), shared.clone(), receiver) {
+            let page = Arc::default();
+            pages.push(Arc::downgrade(&page));
+            match worker::start(number, Arc::clone(&table), shared.clone(), page, receiver) {
                 Ok(thread) => {
                     orders.push(sender);
                     threads.push(thread);
@@ -123,16 +137,24 @@ impl HyperIngress {
                 Err(error) => tracing::error!(%error, number, "ingress worker did not start"),
             }
         }
+        access::start(pages, Arc::clone(&shared.tallies))?;
         let control = Arc::new(Control {
             http: settings.http,
             https: settings.https,
             sealer: settings.sealer,
+            tallies: shared.tallies,
+            metered: settings.metered,
             table,
             workers: Mutex::new(orders),
             listeners: Mutex::default(),
         });
         tokio::spawn(listeners::retry(Arc::downgrade(&control)));
         Ok(Self { control, threads })
+    }
+
+    /// What is counted, for a page of metrics.
+    pub fn collector(&self) -> Box<dyn Collector> {
+        Box::new(Arc::clone(&self.control.tallies))
     }
 
     /// Where HTTP is being served; none while no domain is routed.
@@ -191,8 +213,10 @@ impl Serving for Control {
 impl Control {
     fn publish(&self, table: Arc<RouteTable>) {
         let mut listeners = self.listeners();
-        let live = Live::new(table, &self.table.load(), &*self.sealer);
+        let tallies = self.metered.then_some(&*self.tallies);
+        let live = Live::new(table, &self.table.load(), &*self.sealer, tallies);
         self.table.store(Arc::new(live));
+        self.tallies.forget();
         self.reconcile(&mut listeners);
     }
 

@@ -11,6 +11,7 @@ use jaco_core::certs::CHALLENGE_PATH;
 use jaco_core::node::balance;
 use jaco_core::node::carrier::{self, Wish};
 
+use super::access::Visit;
 use super::answer::Answer;
 use super::body::{Body, Upload};
 use super::exchange::{Done, Exchange, Message};
@@ -30,11 +31,19 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let wish = wish(&head);
-    let forwarded = forward(worker, &client, head, body, wish).await;
-    forwarded.unwrap_or_else(|answer| match wish.grpc {
+    let mut visit = worker.visit(&client, &head);
+    let forwarded = forward(worker, &client, head, body, wish, visit.as_deref_mut()).await;
+    let response = forwarded.unwrap_or_else(|answer| match wish.grpc {
         true => answer.to_grpc(),
         false => answer.response(),
-    })
+    });
+    match visit {
+        Some(mut visit) => {
+            visit.status = response.status();
+            response.map(|body| body.with(visit))
+        }
+        None => response,
+    }
 }
 
 /// What counts for the protocol that a request is forwarded over.
@@ -54,6 +63,7 @@ async fn forward(
     mut head: Parts,
     body: Incoming,
     wish: Wish,
+    mut visit: Option<&mut Visit>,
 ) -> Result<Response<Body>, Answer> {
     let busy = Busy::new(client);
     let table = worker.table();
@@ -65,6 +75,9 @@ async fn forward(
     // A domain without TLS is not there within it.
     let route = route.filter(|route| route.tls || !client.secure);
     let route = route.ok_or(Answer::NoRoute)?;
+    if let Some(visit) = &mut visit {
+        visit.tally = table.tally(route).cloned();
+    }
     if route.tls && !client.secure && table.certificate(host).is_some() {
         let location = target::secure(host, worker.https_port, &head.uri);
         return Ok(answer::redirect(location));
@@ -83,12 +96,16 @@ async fn forward(
         headers::from_http2(&mut head.headers, !body.is_end_stream());
     }
     let upgrade = headers::wanted_upgrade(&head.headers);
+    let request_id = headers::request_id(worker.random(), worker.random());
+    if let Some(told) = visit.as_mut().and_then(|visit| visit.told.as_mut()) {
+        told.id = Some(request_id.clone());
+    }
     let told = Forwarded {
         client: &client.address,
         trusted: client.trusted,
         secure: client.secure,
         host,
-        request_id: headers::request_id(worker.random(), worker.random()),
+        request_id,
     };
     headers::to_upstream(&mut head.headers, told)?;
     if let Some(protocol) = &upgrade {
@@ -111,6 +128,9 @@ async fn forward(
         message: Message::new(head),
     };
     let done = exchange.run().await?;
+    if let Some(told) = visit.and_then(|visit| visit.told.as_mut()) {
+        told.upstream = Some(done.upstream.address);
+    }
     if done.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
             Some(_) => switch(client, done).await.ok_or(Answer::Unreachable),

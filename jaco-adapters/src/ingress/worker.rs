@@ -10,16 +10,20 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use hyper::http::request::Parts;
 use jaco_core::node::trust::TrustedPeers;
 use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use super::access::{self, Page, Told, Visit};
 use super::h2c::Channels;
+use super::http::Client;
 use super::limits::Limits;
 use super::listener::{self, Opened};
 use super::live::Live;
 use super::pool::Pool;
+use super::tally::Tallies;
 
 /// How often pooled connections that nobody wants are closed.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -39,6 +43,9 @@ pub(super) struct Worker {
     pub(super) trusted: Arc<TrustedPeers>,
     /// What a client sent, on its way to hyper's buffer.
     pub(super) scratch: RefCell<Vec<u8>>,
+    pub(super) tallies: Arc<Tallies>,
+    metered: bool,
+    pub(super) page: Arc<Page>,
     random: Cell<u64>,
 }
 
@@ -49,6 +56,8 @@ pub(super) struct Shared {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) https_port: u16,
     pub(super) trusted: Arc<TrustedPeers>,
+    pub(super) tallies: Arc<Tallies>,
+    pub(super) metered: bool,
 }
 
 /// Starts a worker; it ends when the sender of the orders is dropped.
@@ -56,6 +65,7 @@ pub(super) fn start(
     number: usize,
     table: Arc<ArcSwap<Live>>,
     shared: Shared,
+    page: Arc<Page>,
     orders: mpsc::UnboundedReceiver<Opened>,
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("ingress-{number}");
@@ -64,7 +74,7 @@ pub(super) fn start(
             .enable_all()
             .build_local(LocalOptions::default());
         match runtime {
-            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared)), orders)),
+            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared, page)), orders)),
             Err(error) => tracing::error!(%error, "ingress worker has no runtime"),
         }
     })
@@ -86,7 +96,7 @@ async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
 }
 
 impl Worker {
-    fn new(table: Arc<ArcSwap<Live>>, shared: Shared) -> Self {
+    fn new(table: Arc<ArcSwap<Live>>, shared: Shared, page: Arc<Page>) -> Self {
         // Odd, because the generator stays at zero once it is there.
         let seed = RandomState::new().build_hasher().finish() | 1;
         Self {
@@ -97,9 +107,19 @@ impl Worker {
             tls: shared.tls,
             https_port: shared.https_port,
             trusted: shared.trusted,
+            tallies: shared.tallies,
+            metered: shared.metered,
+            page,
             scratch: RefCell::new(vec![0; SCRATCH]),
             random: Cell::new(seed),
         }
+    }
+
+    /// Follows a request to the end of its answer, if anybody wants to know of it.
+    pub(super) fn visit(self: &Rc<Self>, client: &Client, head: &Parts) -> Option<Box<Visit>> {
+        let told = access::is_on().then(|| Told::new(head, client.address.clone()));
+        let wanted = told.is_some() || self.metered;
+        wanted.then(|| Box::new(Visit::begin(Rc::clone(self), told)))
     }
 
     /// Closes connections to upstreams that nobody needs.

@@ -14,6 +14,7 @@ mod routing;
 mod smuggling;
 mod support;
 mod tcp;
+mod telemetry;
 mod tls;
 mod udp;
 mod upgrades;

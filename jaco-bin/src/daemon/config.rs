@@ -54,6 +54,7 @@ struct File {
     ingress: Ingress,
     audit_retention: usize,
     log_level: String,
+    metrics_addr: String,
 }
 
 /// The key `dns`.
@@ -107,6 +108,7 @@ impl Default for File {
             ingress: Ingress::default(),
             audit_retention: 10_000,
             log_level: "info".to_owned(),
+            metrics_addr: String::new(),
         }
     }
 }
@@ -145,6 +147,8 @@ pub struct Config {
     pub trusted_proxies: TrustedPeers,
     pub audit_retention: usize,
     pub log_level: String,
+    /// Where Prometheus finds what is measured; nowhere by default.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The keys `acme_*`.
@@ -288,6 +292,9 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
     let node_unreachable_after = node_unreachable_after.map_err(&mut noted).ok();
     let trusted_proxies = TrustedPeers::read(&file.ingress.trusted_proxies);
     let trusted_proxies = trusted_proxies.map_err(&mut noted).ok();
+    let metrics = Some(file.metrics_addr).filter(|text| !text.is_empty());
+    let metrics = metrics.map(|text| address("metrics_addr", &text));
+    let metrics = metrics.transpose().map_err(&mut noted).ok();
     let listen = listen?;
     Some(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
@@ -317,6 +324,7 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         trusted_proxies: trusted_proxies?,
         audit_retention: file.audit_retention,
         log_level,
+        metrics: metrics?,
     })
 }
 
