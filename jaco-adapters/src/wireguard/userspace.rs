@@ -2,17 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use gotatun::device::{DefaultDeviceTransports, Device, DeviceBuilder, Peer as DevicePeer};
+use gotatun::device::{Device, DeviceBuilder, Peer as DevicePeer};
+use gotatun::udp::socket::UdpSocketFactory;
 use gotatun::x25519::{PublicKey, StaticSecret};
 use jaco_core::id::MeshKey;
 use jaco_core::node::mesh::{KEEPALIVE, Peer};
 use jaco_core::ports::HostError;
 
+use super::device::{self, TunRead, TunWrite};
+
 /// Bytes of each socket buffer: a burst of a busy peer fits while the process is not scheduled.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 pub(super) struct Userspace {
-    device: Device<DefaultDeviceTransports>,
+    device: Device<(UdpSocketFactory, TunWrite, TunRead)>,
 }
 
 impl Userspace {
@@ -21,12 +24,12 @@ impl Userspace {
         private: StaticSecret,
         port: u16,
     ) -> Result<Self, HostError> {
+        let (write, read) = device::open(interface).map_err(failed)?;
         let device = DeviceBuilder::new()
             .with_default_udp()
             .udp_recv_buffer_size(SOCKET_BUFFER)
             .udp_send_buffer_size(SOCKET_BUFFER)
-            .create_tun(interface)
-            .map_err(failed)?
+            .with_ip_pair(write, read)
             .with_private_key(private)
             .build()
             .await
