@@ -45,6 +45,27 @@ impl IpSend for TunWrite {
     }
 }
 
+/// Takes what is queued and waits for as long as every look brings more: the two directions of
+/// a peer take turns packet by packet, so that one is seldom all that is coming. None when the
+/// other end is gone.
+async fn gather(queue: &mut mpsc::Receiver<Packet<Ip>>, packets: &mut Vec<Packet<Ip>>) -> usize {
+    let mut count = queue.recv_many(packets, BATCH).await;
+    while 0 < count && count < BATCH {
+        tokio::task::yield_now().await;
+        let before = count;
+        while count < BATCH
+            && let Ok(packet) = queue.try_recv()
+        {
+            packets.push(packet);
+            count += 1;
+        }
+        if count == before {
+            break;
+        }
+    }
+    count
+}
+
 /// Writes whatever has gathered at once, until the other end or the device is gone.
 async fn write(device: Arc<AsyncDevice>, mut queue: mpsc::Receiver<Packet<Ip>>) {
     let mut packets = Vec::with_capacity(BATCH);
@@ -52,7 +73,7 @@ async fn write(device: Arc<AsyncDevice>, mut queue: mpsc::Receiver<Packet<Ip>>) 
     let mut buffers = vec![vec![0; VIRTIO_NET_HDR_LEN]; BATCH];
     let mut runs = GROTable::default();
     loop {
-        let count = queue.recv_many(&mut packets, BATCH).await;
+        let count = gather(&mut queue, &mut packets).await;
         if count == 0 {
             return;
         }
