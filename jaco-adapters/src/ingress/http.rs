@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::leave::{Counted, UnderWay};
 use super::limits::Limits;
 use super::slowness::{Alarm, Watch};
 use super::stream::ClientStream;
@@ -55,6 +56,7 @@ pub(super) struct Client {
     /// True within TLS.
     pub(super) secure: bool,
     pub(super) watch: Rc<Watch>,
+    under_way: Arc<UnderWay>,
     /// Set by the request whose upstream changed the protocol.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
     /// Rings when the upstream of the request under way is too slow.
@@ -62,15 +64,16 @@ pub(super) struct Client {
 }
 
 /// One request whose response has not ended.
-pub(super) struct Busy(Rc<Client>);
+pub(super) struct Busy(Rc<Client>, Counted);
 
 impl Client {
-    pub(super) fn new(peer: Peer, secure: bool) -> Self {
+    pub(super) fn new(worker: &Worker, peer: Peer, secure: bool) -> Self {
         Self {
             address: headers::value(format_args!("{}", peer.address.ip().to_canonical()), 45),
             trusted: peer.trusted,
             secure,
             watch: Rc::new(Watch::new()),
+            under_way: Arc::clone(&worker.under_way),
             tunnel: RefCell::new(None),
             patience: RefCell::new(None),
         }
@@ -83,6 +86,7 @@ impl Client {
             trusted: self.trusted,
             secure: self.secure,
             watch: Rc::clone(&self.watch),
+            under_way: Arc::clone(&self.under_way),
             tunnel: RefCell::new(None),
             patience: RefCell::new(None),
         }
@@ -99,13 +103,14 @@ impl Client {
 impl Busy {
     pub(super) fn new(client: &Rc<Client>) -> Self {
         client.watch.request_began();
-        Self(Rc::clone(client))
+        Self(Rc::clone(client), client.under_way.began())
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.watch.response_ended();
+        self.0.under_way.ended(self.1);
     }
 }
 
@@ -128,7 +133,7 @@ pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: Peer)
 
 /// Serves one HTTP/1.1 connection until it ends.
 pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer, secure: bool) {
-    let client = Rc::new(Client::new(peer, secure));
+    let client = Rc::new(Client::new(&worker, peer, secure));
     let limits = worker.limits;
     let requests = {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));

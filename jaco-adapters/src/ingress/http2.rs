@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -40,7 +40,9 @@ impl<F: Future + 'static> Executor<F> for OnWorker {
 /// Serves one connection until it ends.
 pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer) {
     let limits = worker.limits;
-    let client = Rc::new(Client::new(peer, true));
+    let mut stage = worker.stage.clone();
+    stage.mark_unchanged();
+    let client = Rc::new(Client::new(&worker, peer, true));
     let requests = {
         let client = Rc::clone(&client);
         service_fn(move |request| {
@@ -61,10 +63,19 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer) {
         .serve_connection(TokioIo::new(stream), requests);
     let mut alarm = Alarm::new(limits.idle);
     let mut leaving = false;
+    let mut left = pin!(async move { stage.changed().await.is_ok() });
+    let mut told = false;
     let ended = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(ended));
+            }
+            if !told && let Poll::Ready(leaves) = left.as_mut().poll(cx) {
+                told = true;
+                if leaves {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    continue;
+                }
             }
             if alarm
                 .poll(cx, client.watch.due(&limits), limits.idle)

@@ -30,6 +30,19 @@ pub(super) enum Purpose {
     Udp(u16),
 }
 
+impl Purpose {
+    /// The name under which a service manager keeps its sockets; none for datagrams, which do
+    /// not wait in a queue for long.
+    pub(super) fn kept_as(self) -> Option<String> {
+        match self {
+            Self::Http => Some("http".to_owned()),
+            Self::Https => Some("https".to_owned()),
+            Self::Tcp(port) => Some(format!("tcp-{port}")),
+            Self::Udp(_) => None,
+        }
+    }
+}
+
 /// A listener on its way to its worker. It is closed when `open` becomes false.
 pub(super) struct Opened {
     pub(super) purpose: Purpose,
@@ -111,6 +124,13 @@ pub(super) async fn accept(worker: Rc<Worker>, opened: Opened) {
             Ok((stream, peer)) => serve(&worker, purpose, stream, peer),
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
+    }
+    if worker.under_way.is_leaving() && worker.kept.is_managed() {
+        // Who is in the kernel's queue waits there for the next daemon.
+        return;
+    }
+    if let Some(name) = purpose.kept_as() {
+        worker.kept.forget(&name);
     }
     // Who is in the kernel's queue was accepted as far as he knows.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {

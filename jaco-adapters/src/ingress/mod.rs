@@ -16,6 +16,8 @@ mod h2c;
 mod headers;
 mod http;
 mod http2;
+mod kept;
+mod leave;
 mod limits;
 mod listener;
 mod live;
@@ -37,8 +39,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::RouteTable;
 use jaco_core::node::trust::TrustedPeers;
@@ -47,11 +51,13 @@ use prometheus_client::collector::Collector;
 use tokio::sync::{mpsc, watch};
 
 use crate::transport::listeners::{self, Listeners, Listening, Serving};
+pub use kept::Kept;
+use leave::{Farewell, Stage};
 pub use limits::Limits;
 use listener::{Opened, Purpose};
 use live::Live;
 use tally::Tallies;
-use worker::Shared;
+use worker::{Own, Shared};
 
 /// The ingress of one node, on hyper. Dropping it closes every listener and connection.
 pub struct HyperIngress {
@@ -68,6 +74,8 @@ struct Control {
     metered: bool,
     table: Arc<ArcSwap<Live>>,
     workers: Mutex<Vec<mpsc::UnboundedSender<Opened>>>,
+    farewell: Farewell,
+    kept: Arc<Kept>,
     listeners: Mutex<Listeners<Purpose>>,
 }
 
@@ -88,10 +96,12 @@ pub struct Settings {
     pub trusted: TrustedPeers,
     /// Opens the keys of certificates.
     pub sealer: Arc<dyn Sealer>,
+    /// Listening sockets that outlive the daemon.
+    pub kept: Arc<Kept>,
 }
 
 impl Settings {
-    /// One worker per core, and the limits of spec 08.
+    /// One worker per core, the limits of spec 08, and no socket that is kept.
     pub fn new(http: SocketAddr, https: SocketAddr, sealer: Arc<dyn Sealer>) -> Self {
         Self {
             http,
@@ -101,6 +111,7 @@ impl Settings {
             metered: false,
             trusted: TrustedPeers::default(),
             sealer,
+            kept: Arc::default(),
         }
     }
 }
@@ -114,6 +125,7 @@ impl HyperIngress {
     pub fn start(settings: Settings) -> std::io::Result<Self> {
         let table = Arc::new(ArcSwap::from_pointee(Live::default()));
         let tls = tls::config(Arc::clone(&table)).map_err(std::io::Error::other)?;
+        let (stage, stages) = watch::channel(Stage::default());
         let shared = Shared {
             limits: settings.limits,
             tls,
@@ -121,17 +133,22 @@ impl HyperIngress {
             trusted: Arc::new(settings.trusted),
             tallies: Arc::default(),
             metered: settings.metered,
+            stage: stages,
+            kept: Arc::clone(&settings.kept),
         };
         let mut orders = Vec::new();
+        let mut counts = Vec::new();
         let mut threads = Vec::new();
         let mut pages = Vec::new();
         for number in 0..settings.workers.max(1) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let page = Arc::default();
-            pages.push(Arc::downgrade(&page));
-            match worker::start(number, Arc::clone(&table), shared.clone(), page, receiver) {
+            let own = Own::default();
+            pages.push(Arc::downgrade(&own.page));
+            let under_way = Arc::clone(&own.under_way);
+            match worker::start(number, Arc::clone(&table), shared.clone(), own, receiver) {
                 Ok(thread) => {
                     orders.push(sender);
+                    counts.push(under_way);
                     threads.push(thread);
                 }
                 Err(error) => tracing::error!(%error, number, "ingress worker did not start"),
@@ -146,9 +163,12 @@ impl HyperIngress {
             metered: settings.metered,
             table,
             workers: Mutex::new(orders),
+            farewell: Farewell::new(stage, counts),
+            kept: settings.kept,
             listeners: Mutex::default(),
         });
         tokio::spawn(listeners::retry(Arc::downgrade(&control)));
+        tokio::spawn(kept::give_up(Arc::downgrade(&control.kept)));
         Ok(Self { control, threads })
     }
 
@@ -168,6 +188,7 @@ impl HyperIngress {
     }
 }
 
+#[async_trait]
 impl IngressProxy for HyperIngress {
     fn publish(&self, table: Arc<RouteTable>) {
         self.control.publish(table);
@@ -175,6 +196,14 @@ impl IngressProxy for HyperIngress {
 
     fn failed_listeners(&self) -> Vec<(String, String)> {
         self.control.failed()
+    }
+
+    async fn leave(&self, grace: Duration) {
+        let control = &self.control;
+        control.farewell.drain(grace).await;
+        control.farewell.enter(Stage::Closing);
+        control.reconcile(&mut control.listeners());
+        control.farewell.close().await;
     }
 }
 
@@ -195,7 +224,10 @@ impl Serving for Control {
     }
 
     fn reconcile(&self, listeners: &mut Listeners<Purpose>) {
-        let wanted = wanted(&self.table.load());
+        let wanted = match self.farewell.stage() {
+            Stage::Closing => BTreeSet::new(),
+            Stage::Serving | Stage::Draining => wanted(&self.table.load()),
+        };
         listeners.reconcile(&wanted, |purpose| self.open(purpose));
     }
 
@@ -222,13 +254,23 @@ impl Control {
 
     fn open(&self, purpose: Purpose) -> std::io::Result<Listening> {
         let workers = self.workers();
-        let sockets = listener::bind(purpose, self.address(purpose), workers.len())?;
+        let address = self.address(purpose);
+        let name = purpose.kept_as();
+        let mut sockets = name
+            .as_ref()
+            .map_or_else(Vec::new, |name| self.kept.take(name, address));
+        if sockets.is_empty() {
+            sockets = listener::bind(purpose, address, workers.len())?;
+            if let Some(name) = &name {
+                self.kept.keep(name, &sockets);
+            }
+        }
         let Some(first) = sockets.first() else {
             return Err(std::io::Error::other("no ingress worker is running"));
         };
         let address = listener::address(first)?;
         let (open, closing) = watch::channel(true);
-        for (worker, socket) in workers.iter().zip(sockets) {
+        for (worker, socket) in workers.iter().cycle().zip(sockets) {
             let open = closing.clone();
             // A worker that is gone closes its socket, and its share goes to the others.
             let _ = worker.send(Opened {

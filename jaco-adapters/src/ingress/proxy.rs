@@ -32,11 +32,15 @@ pub(super) async fn answer(
     let (head, body) = request.into_parts();
     let wish = wish(&head);
     let mut visit = worker.visit(&client, &head);
-    let forwarded = forward(worker, &client, head, body, wish, visit.as_deref_mut()).await;
-    let response = forwarded.unwrap_or_else(|answer| match wish.grpc {
+    let at = Rc::clone(&worker);
+    let forwarded = forward(at, &client, head, body, wish, visit.as_deref_mut()).await;
+    let mut response = forwarded.unwrap_or_else(|answer| match wish.grpc {
         true => answer.to_grpc(),
         false => answer.response(),
     });
+    if !wish.http2 && worker.under_way.is_leaving() {
+        headers::end_connection(&mut response);
+    }
     match visit {
         Some(mut visit) => {
             visit.status = response.status();

@@ -14,11 +14,13 @@ use hyper::http::request::Parts;
 use jaco_core::node::trust::TrustedPeers;
 use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::access::{self, Page, Told, Visit};
 use super::h2c::Channels;
 use super::http::Client;
+use super::kept::Kept;
+use super::leave::{Stage, UnderWay};
 use super::limits::Limits;
 use super::listener::{self, Opened};
 use super::live::Live;
@@ -41,6 +43,10 @@ pub(super) struct Worker {
     /// Where visitors of plain HTTP are sent.
     pub(super) https_port: u16,
     pub(super) trusted: Arc<TrustedPeers>,
+    pub(super) under_way: Arc<UnderWay>,
+    /// Changes when this ingress leaves.
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) kept: Arc<Kept>,
     /// What a client sent, on its way to hyper's buffer.
     pub(super) scratch: RefCell<Vec<u8>>,
     pub(super) tallies: Arc<Tallies>,
@@ -58,6 +64,15 @@ pub(super) struct Shared {
     pub(super) trusted: Arc<TrustedPeers>,
     pub(super) tallies: Arc<Tallies>,
     pub(super) metered: bool,
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) kept: Arc<Kept>,
+}
+
+/// What one worker has alone, and others read.
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) page: Arc<Page>,
+    pub(super) under_way: Arc<UnderWay>,
 }
 
 /// Starts a worker; it ends when the sender of the orders is dropped.
@@ -65,7 +80,7 @@ pub(super) fn start(
     number: usize,
     table: Arc<ArcSwap<Live>>,
     shared: Shared,
-    page: Arc<Page>,
+    own: Own,
     orders: mpsc::UnboundedReceiver<Opened>,
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("ingress-{number}");
@@ -74,7 +89,7 @@ pub(super) fn start(
             .enable_all()
             .build_local(LocalOptions::default());
         match runtime {
-            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared, page)), orders)),
+            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared, own)), orders)),
             Err(error) => tracing::error!(%error, "ingress worker has no runtime"),
         }
     })
@@ -96,7 +111,7 @@ async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
 }
 
 impl Worker {
-    fn new(table: Arc<ArcSwap<Live>>, shared: Shared, page: Arc<Page>) -> Self {
+    fn new(table: Arc<ArcSwap<Live>>, shared: Shared, own: Own) -> Self {
         // Odd, because the generator stays at zero once it is there.
         let seed = RandomState::new().build_hasher().finish() | 1;
         Self {
@@ -109,7 +124,10 @@ impl Worker {
             trusted: shared.trusted,
             tallies: shared.tallies,
             metered: shared.metered,
-            page,
+            page: own.page,
+            under_way: own.under_way,
+            stage: shared.stage,
+            kept: shared.kept,
             scratch: RefCell::new(vec![0; SCRATCH]),
             random: Cell::new(seed),
         }

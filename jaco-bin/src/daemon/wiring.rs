@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use jaco_adapters::api::server::Entrance;
 use jaco_adapters::api::{Client, node, server};
 use jaco_adapters::dns::{self, HickoryDns, UpstreamLookup};
 use jaco_adapters::docker::DockerRuntime;
-use jaco_adapters::ingress::{self, HyperIngress};
+use jaco_adapters::ingress::{self, HyperIngress, Kept};
 use jaco_adapters::metrics::Metrics;
 use jaco_adapters::netlink::LinuxNetwork;
 use jaco_adapters::nftables::Nftables;
@@ -165,10 +165,19 @@ pub(super) fn member(
     }))
 }
 
+/// The sockets that a service manager kept while the daemon was away.
+static KEPT: LazyLock<Arc<Kept>> = LazyLock::new(|| Arc::new(Kept::from_environment()));
+
+/// Takes them over. To be called before there is a second thread.
+pub(super) fn take_kept_sockets() {
+    LazyLock::force(&KEPT);
+}
+
 fn ingress(config: &Config, opened: &Opened) -> anyhow::Result<HyperIngress> {
     let settings = ingress::Settings {
         trusted: config.trusted_proxies.clone(),
         metered: config.metrics.is_some(),
+        kept: Arc::clone(&KEPT),
         ..ingress::Settings::new(config.http, config.https, Arc::clone(&opened.sealer))
     };
     let ingress = HyperIngress::start(settings).context("start the ingress")?;
