@@ -190,8 +190,8 @@ impl Exchange<'_> {
                     return self.beside_others(upstream, flight, stream).await;
                 }
                 Err(Unopened::NotHttp2) => flight.speaks(false),
-                Err(Unopened::Unreachable(error)) => {
-                    return Err(self.unreached(upstream, &flight, &error));
+                Err(Unopened::Unreachable(kind)) => {
+                    return Err(self.unreached(upstream, &flight, &kind.into()));
                 }
             }
         }

@@ -44,6 +44,8 @@ struct Upstream {
     channels: RefCell<Vec<Rc<Channel>>>,
     /// Held while one is opened: who waits for it may find room on it.
     opening: Mutex<()>,
+    /// When one could last not be opened, and why: who waited meanwhile need not try as well.
+    failed: Cell<Option<(Instant, Unopened)>>,
 }
 
 /// One connection, which a task of the worker drives.
@@ -59,9 +61,10 @@ struct Channel {
 pub(super) struct Stream(Rc<Channel>);
 
 /// Why there is no place for a request.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Unopened {
     /// The upstream cannot be reached.
-    Unreachable(io::Error),
+    Unreachable(io::ErrorKind),
     /// It can, and speaks something else.
     NotHttp2,
 }
@@ -80,11 +83,20 @@ impl Channels {
         if let Some(stream) = upstream.room() {
             return Ok(stream);
         }
+        let began = Instant::now();
         let _opening = upstream.opening.lock().await;
         if let Some(stream) = upstream.room() {
             return Ok(stream);
         }
-        let channel = Rc::new(open(address, limits).await?);
+        if let Some((at, why)) = upstream.failed.get()
+            && at >= began
+        {
+            return Err(why);
+        }
+        let opened = open(address, limits).await;
+        let channel = Rc::new(opened.inspect_err(|why| {
+            upstream.failed.set(Some((Instant::now(), *why)));
+        })?);
         let stream = Stream::on(&channel);
         upstream.channels.borrow_mut().push(channel);
         Ok(stream)
@@ -117,7 +129,7 @@ impl Upstream {
 /// Connects, and waits until the upstream has shown what it speaks.
 async fn open(address: SocketAddrV4, limits: &Limits) -> Result<Channel, Unopened> {
     let stream = pool::dial(address, limits.connect).await;
-    let stream = stream.map_err(Unopened::Unreachable)?;
+    let stream = stream.map_err(|error| Unopened::Unreachable(error.kind()))?;
     let (told, shown) = oneshot::channel();
     let header_size = u32::try_from(limits.header_size).unwrap_or(u32::MAX);
     let handshake = Builder::new(OnWorker)

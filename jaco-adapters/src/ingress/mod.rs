@@ -11,6 +11,8 @@ mod answer;
 mod body;
 mod exchange;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod h2c;
 mod headers;

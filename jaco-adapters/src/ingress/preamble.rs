@@ -20,7 +20,7 @@ const BEGINNINGS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beginning {
+pub(super) enum Beginning {
     /// The connection's own.
     Own,
     /// A header may be on its way.
@@ -32,9 +32,9 @@ enum Beginning {
     Malformed,
 }
 
-fn beginning(bytes: &[u8]) -> Beginning {
+pub(super) fn beginning(bytes: &[u8]) -> Beginning {
     let begins = |with: &&[u8]| bytes.starts_with(with);
-    if !BEGINNINGS.iter().any(|with| begins(with)) {
+    if !BEGINNINGS.iter().any(begins) {
         let may = BEGINNINGS.iter().any(|with| with.starts_with(bytes));
         return if may {
             Beginning::Undecided

@@ -85,6 +85,10 @@ pub(super) async fn serve(
         }
     }
     port.flows.borrow_mut().clear();
+    // Their tasks hold the port a moment longer, and whoever sees it closed may open it again.
+    while Rc::strong_count(&port) > 1 {
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The ingress on real sockets: what a client and an upstream see of it.
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
+mod churn;
 mod contract;
 mod forwarding;
 mod grpc;

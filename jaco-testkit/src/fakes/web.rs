@@ -29,7 +29,10 @@ impl HostLookup for FakeLookup {
 /// Servers by address: their pages by host and path, as status and body. What they do not have
 /// they answer with 404.
 #[derive(Debug, Default)]
-pub struct FakeWeb(pub BTreeMap<IpAddr, BTreeMap<(Domain, String), (u16, String)>>);
+pub struct FakeWeb(pub BTreeMap<IpAddr, Pages>);
+
+/// The pages of one server.
+pub type Pages = BTreeMap<(Domain, String), (u16, String)>;
 
 #[async_trait]
 impl WebProbe for FakeWeb {
