@@ -7,7 +7,10 @@ pub mod acme;
 pub mod api;
 pub mod dns;
 pub mod docker;
+#[cfg(test)]
+mod fuzz;
 pub mod ingress;
+pub mod metrics;
 pub mod netlink;
 pub mod nftables;
 pub mod probe;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jaco_adapters::metrics::Metrics;
 use jaco_adapters::raft::{self, RaftConsensus, Types};
 use jaco_adapters::seal::AesSealer;
 use jaco_adapters::system::SystemClock;
@@ -48,7 +49,14 @@ impl Member {
         let nobody: tls::Revoked = Arc::new(|_| false);
         let tls = tls::member_client(&ca, &identity, nobody).unwrap();
         let sealer = Arc::new(AesSealer::new(&[7; 32]));
-        let consensus = raft::open(dir.path(), 1, sealer, Arc::new(SystemClock), tls);
+        let consensus = raft::open(
+            dir.path(),
+            1,
+            sealer,
+            Arc::new(SystemClock),
+            Arc::new(Metrics::new()),
+            tls,
+        );
         let consensus = consensus.await.unwrap();
         let node = NodeName::new("n1");
         consensus.initialize(&node, "127.0.0.1:1").await.unwrap();

@@ -141,6 +141,36 @@ fn no_request_is_lost_to_an_update_a_scale_or_a_drain() {
 }
 
 #[test]
+fn no_visitor_is_turned_away_while_daemons_restart() {
+    let bed = bed("again", 3);
+    for host in bed.hosts() {
+        host.daemon().manage().unwrap();
+    }
+    bed.form_cluster().unwrap();
+    poll_until(SOON, "three voters", || voters(&bed) == Some(3)).unwrap();
+    let project = Project::new("again").unwrap();
+    deploy_web(&bed, &project, 3);
+    let host = &bed.hosts()[0];
+    apply(host, &project);
+
+    under_visitors(&bed, |visitors| {
+        for restarted in bed.hosts() {
+            thread::scope(|scope| {
+                scope.spawn(|| visitors.ask(restarted, "/cgi-bin/slow?5"));
+                restarted.stop_daemon().unwrap();
+                restarted.start_daemon().unwrap();
+            });
+            poll_until(SOON, "three voters", || voters(&bed) == Some(3)).unwrap();
+            settles(restarted, 3);
+        }
+    });
+    let kept = || host.daemon().kept_sockets("http");
+    assert!(kept() > 0, "the port was closed meanwhile");
+    host.jaco_text(&["delete", "web"]).unwrap();
+    poll_until(SOON, "the port is given up", || kept() == 0).unwrap();
+}
+
+#[test]
 fn what_does_not_run_is_taken_back_and_the_old_revision_serves_on() {
     let bed = bed("back", 1);
     bed.form_cluster().unwrap();

@@ -52,6 +52,16 @@ fn only_lets_encrypt_is_tried_in_staging_first() {
 }
 
 #[test]
+fn trusted_proxies_are_addresses_and_blocks() {
+    let text = "ingress: {trusted_proxies: [192.0.2.0/24, '2001:db8::1']}";
+    let trusted = parse(text, &environment()).unwrap().trusted_proxies;
+    assert!(trusted.contains("192.0.2.7".parse().unwrap()));
+    assert!(!trusted.contains("192.0.3.7".parse().unwrap()));
+    let default = parse("", &environment()).unwrap().trusted_proxies;
+    assert!(!default.contains("127.0.0.1".parse().unwrap()));
+}
+
+#[test]
 fn forwarders_are_the_configured_ones_or_those_of_the_host() {
     let mut environment = environment();
     environment.resolv_conf = "nameserver 127.0.0.11\nnameserver 192.0.2.7\n".to_owned();
@@ -89,8 +99,7 @@ fn regression_docker_resolver_or_a_gateway_as_forwarder_is_refused_at_start() {
 fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
     let cases = [
         ("colour: red", "colour"),
-        // A key whose feature comes later is unknown until then.
-        ("metrics_addr: 127.0.0.1:9000", "metrics_addr"),
+        ("metrics_addr: localhost", "metrics_addr"),
         ("wg_port: 70000", "wg_port"),
         ("mesh_pool: 10.245.0.0/30", "mesh_pool"),
         ("mesh_pool: 10.244.7.0/24", "mesh_pool"),
@@ -114,6 +123,12 @@ fn a_wrong_value_or_an_unknown_key_stops_the_start_by_name() {
         ("dns: {timeout: 0s}", "dns.timeout"),
         ("dns: {servers: [192.0.2.1]}", "servers"),
         ("dns: {forwarders: [dns.example.com]}", "dns.forwarders[0]"),
+        (
+            "ingress: {trusted_proxies: [lb]}",
+            "ingress.trusted_proxies[0]",
+        ),
+        ("ingress: {trusted_proxies: 10.0.0.1}", "ingress"),
+        ("ingress: {proxies: []}", "proxies"),
         ("hostname: 'a b'", "hostname"),
         ("log_level: loud", "log_level"),
     ];

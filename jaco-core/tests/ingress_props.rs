@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,9 @@ use jaco_core::node::balance::{
     Failure, Load, Next, RETRIES, RETRY_WINDOW, after, is_idempotent, least_connections,
     power_of_two,
 };
+use jaco_core::node::carrier::{Carrier, Spoken, Wish, begins_http2, carrier, is_grpc};
 use jaco_core::node::ingress::{Route, RouteTable, Upstream, covers};
+use jaco_core::node::trust::TrustedPeers;
 use proptest::prelude::*;
 
 fn upstream(number: usize, local: bool) -> Upstream {
@@ -169,6 +171,42 @@ proptest! {
     }
 
     #[test]
+    fn only_a_visitor_of_http_2_is_forwarded_over_it_and_only_for_cause(
+        spoken in prop_oneof![
+            Just(Spoken::Unknown), Just(Spoken::Http1), Just(Spoken::H2c),
+        ],
+        http2 in any::<bool>(),
+        grpc in any::<bool>(),
+        not_understood in any::<bool>(),
+    ) {
+        let carrier = carrier(spoken, Wish { http2, grpc, not_understood });
+        let cause = spoken == Spoken::H2c
+            || spoken == Spoken::Unknown && (grpc || not_understood);
+        prop_assert_eq!(carrier == Carrier::H2c, http2 && cause);
+    }
+
+    #[test]
+    fn no_answer_of_http_1_looks_like_http_2(status in "HTTP/1\\.[01] [0-9]{3}") {
+        let head: [u8; 9] = status.as_bytes()[..9].try_into().unwrap();
+        prop_assert!(!begins_http2(head));
+    }
+
+    #[test]
+    fn an_address_is_trusted_by_its_leading_bits(
+        base in any::<u32>(),
+        length in 0..=32_u32,
+        differs in any::<u32>(),
+    ) {
+        let block = format!("{}/{length}", Ipv4Addr::from_bits(base));
+        let trusted = TrustedPeers::read(&[block]).unwrap();
+        let address = Ipv4Addr::from_bits(base ^ differs);
+        let inside = length == 0 || differs >> (32 - length) == 0;
+        prop_assert_eq!(trusted.contains(address.into()), inside);
+        // Sockets for both families show it so.
+        prop_assert_eq!(trusted.contains(address.to_ipv6_mapped().into()), inside);
+    }
+
+    #[test]
     fn a_prefix_covers_itself_and_what_is_below(
         prefix in "(/[a-z]{1,3}){1,3}",
         tail in "[a-z/]{0,5}",
@@ -176,6 +214,57 @@ proptest! {
         prop_assert!(covers(&prefix, &prefix));
         let below = tail.is_empty() || tail.starts_with('/');
         prop_assert_eq!(covers(&prefix, &format!("{prefix}{tail}")), below);
+    }
+}
+
+#[test]
+fn grpc_is_known_by_its_content_type() {
+    for kind in [
+        "application/grpc",
+        "application/grpc+proto",
+        "application/grpc;x=y",
+    ] {
+        assert!(is_grpc(kind.as_bytes()), "{kind}");
+    }
+    for kind in [
+        "application/grpc-web",
+        "application/json",
+        "",
+        "text/application/grpc",
+    ] {
+        assert!(!is_grpc(kind.as_bytes()), "{kind}");
+    }
+}
+
+#[test]
+fn trusted_peers_are_addresses_or_blocks_and_what_is_neither_is_named() {
+    let read = |list: &[&str]| {
+        let list: Vec<_> = list.iter().map(|text| (*text).to_owned()).collect();
+        TrustedPeers::read(&list)
+    };
+    let trusted = read(&["192.0.2.1", "10.0.0.0/8", "2001:db8::/32"]).unwrap();
+    let contains = |address: &str| trusted.contains(address.parse::<IpAddr>().unwrap());
+    for address in [
+        "192.0.2.1",
+        "10.255.0.1",
+        "2001:db8:1::1",
+        "::ffff:10.1.2.3",
+    ] {
+        assert!(contains(address), "{address}");
+    }
+    for address in ["192.0.2.2", "11.0.0.0", "2001:db9::1", "::1"] {
+        assert!(!contains(address), "{address}");
+    }
+    for wrong in [
+        "10.0.0.0/33",
+        "lb.example.com",
+        "10.0.0.0/",
+        "10.0.0.0/+8",
+        "2001::/129",
+    ] {
+        let error = read(&["10.0.0.1", wrong]).unwrap_err();
+        assert_eq!(error.details["field"], "ingress.trusted_proxies[1]");
+        assert!(error.message.contains(wrong), "{}", error.message);
     }
 }
 

@@ -63,6 +63,20 @@ fn ports_are_checked() {
 }
 
 #[test]
+fn the_proxy_protocol_is_version_2_and_for_tcp() {
+    check_service(
+        "ports: [{target: 1, published: 9, x-jaco-proxy-protocol: v1}, \
+         {target: 1, published: 8, protocol: udp, x-jaco-proxy-protocol: v2}]",
+        &[
+            "compose.yaml:4:62 validation_failed services.web.ports[0].x-jaco-proxy-protocol: \
+             services.web.ports[0].x-jaco-proxy-protocol must be one of v2, not \"v1\"",
+            "compose.yaml:4:131 validation_failed services.web.ports[1].x-jaco-proxy-protocol: \
+             the PROXY protocol is for TCP ports",
+        ],
+    );
+}
+
+#[test]
 fn regression_one_host_port_has_one_owner() {
     check_compose(
         "services:\n  a: {image: w, ports: ['53:53/udp', '9000:1']}\n  \

@@ -1,6 +1,8 @@
 //! The fakes keep the promises of their ports.
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use futures::executor::block_on;
 use futures::{FutureExt, future};
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::{ClusterState, Command};
-use jaco_core::id::{ClusterId, Identity, ReplicaId};
+use jaco_core::id::{ClusterId, Domain, Identity, ReplicaId};
 use jaco_core::manifest::spec::ContainerSpec;
 use jaco_core::ports::container_runtime::{ContainerStatus, HealthStatus};
 use jaco_core::ports::{
@@ -18,8 +20,8 @@ use jaco_core::time::Timestamp;
 use jaco_testkit::contract;
 use jaco_testkit::contract::container_runtime::request;
 use jaco_testkit::fakes::{
-    Behaviour, FakeBridges, FakeClock, FakeConsensus, FakeDns, FakeHost, FakeIngress, FakeLogs,
-    FakeRuntime,
+    Behaviour, FakeAuthority, FakeBridges, FakeClock, FakeConsensus, FakeDns, FakeHost,
+    FakeIngress, FakeLogs, FakeLookup, FakeRuntime, FakeWeb,
 };
 
 const CLUSTER: &str = "0c0ffee0";
@@ -196,4 +198,51 @@ fn the_fake_host_keeps_the_contracts() {
     block_on(contract::host_network::mesh(&host));
     block_on(contract::host_network::host_network(&host, "bridge0"));
     block_on(contract::host_network::firewall(&host));
+}
+
+#[test]
+fn the_fake_authority_keeps_the_contract() {
+    let directory = "https://ca.test/dir".to_owned();
+    let authority = FakeAuthority::new(&directory, clock());
+    let world = contract::certificate_authority::World {
+        directory,
+        nowhere: "https://nowhere.test/dir".to_owned(),
+        strange: b"account 99".to_vec(),
+    };
+    block_on(contract::certificate_authority::suite(&authority, &world));
+}
+
+#[test]
+fn the_fake_lookup_keeps_the_contract() {
+    let addresses = ["192.0.2.1", "192.0.2.2", "2001:db8::1"];
+    let addresses = addresses.map(|text| text.parse::<IpAddr>().unwrap());
+    let known = ("known.test".to_owned(), addresses.into());
+    let names = [known.clone(), ("bare.test".to_owned(), [].into())];
+    let world = contract::host_lookup::World {
+        known,
+        bare: "bare.test".to_owned(),
+        missing: "missing.test".to_owned(),
+    };
+    let (lookup, silent) = (FakeLookup(names.into()), FakeLookup::default());
+    block_on(contract::host_lookup::suite(&lookup, &silent, &world));
+}
+
+#[test]
+fn the_fake_web_keeps_the_contract() {
+    let [server, nobody, mute] =
+        ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|text| text.parse::<IpAddr>().unwrap());
+    let host = Domain::from("ours.test");
+    let page = |path: &str| (host.clone(), path.to_owned());
+    let pages = BTreeMap::from([
+        (page("/page"), (200, "ours".to_owned())),
+        (page("/elsewhere"), (302, String::new())),
+    ]);
+    let world = contract::web_probe::World {
+        server,
+        host,
+        nobody,
+        mute,
+    };
+    let web = FakeWeb([(server, pages)].into());
+    block_on(contract::web_probe::suite(&web, &world));
 }

@@ -244,6 +244,7 @@ fn no_adapter_knows_another() {
         "dns",
         "docker",
         "ingress",
+        "metrics",
         "netlink",
         "nftables",
         "raft",

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jaco_adapters::dns::{HickoryDns, Settings};
+use jaco_adapters::metrics::Metrics;
 use jaco_benches::peer::{Running, free_port, install, setting, start};
 use jaco_benches::{Row, median};
 use jaco_core::cluster::addresses::Pool;
@@ -92,6 +93,7 @@ fn published(cluster: &Cluster) -> Zones {
 
 fn serve(port: u16) -> Result<()> {
     let responder = HickoryDns::start(Settings {
+        meter: Arc::new(Metrics::new()),
         port,
         upstreams: Vec::new(),
         timeout: Duration::from_secs(2),

@@ -7,6 +7,8 @@
 
 mod convert;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod http;
 
 use std::path::Path;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jaco_core::node::dns::Zones;
-use jaco_core::ports::DnsResponder;
+use jaco_core::ports::{DnsResponder, Meter};
 use tokio::sync::{mpsc, watch};
 
 use crate::transport::listeners::{Listeners, Listening, Serving};
@@ -28,7 +28,7 @@ use listener::Opened;
 pub use lookup::UpstreamLookup;
 
 /// Where a responder listens and whom it asks.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The port on every gateway; 53 but for tests.
     pub port: u16,
@@ -36,6 +36,8 @@ pub struct Settings {
     pub upstreams: Vec<SocketAddr>,
     /// How long one upstream may take.
     pub timeout: Duration,
+    /// Told of every question.
+    pub meter: Arc<dyn Meter>,
 }
 
 /// The responder of one node, on hickory. Dropping it closes every listener.

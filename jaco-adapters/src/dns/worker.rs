@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use arc_swap::{ArcSwap, Cache};
 use hickory_proto::op::{Message, ResponseCode};
 use jaco_core::node::dns::{Answer, Question, Zones};
+use jaco_core::ports::{Measured, Meter};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
@@ -28,6 +29,7 @@ pub(super) struct Worker {
     batch: RefCell<Batch>,
     /// Counts answers; the core makes an order of it.
     random: Cell<u64>,
+    meter: Arc<dyn Meter>,
 }
 
 /// Starts the worker; it ends when the sender of the orders is dropped.
@@ -72,6 +74,7 @@ impl Worker {
             zones: RefCell::new(Cache::new(zones)),
             forwarder: Forwarder::new(settings.upstreams, settings.timeout),
             batch: RefCell::new(Batch::new()),
+            meter: settings.meter,
             random: Cell::new(RandomState::new().build_hasher().finish()),
         }
     }
@@ -108,6 +111,7 @@ impl Worker {
 
     /// The reply from the zones or the cache.
     fn answer(&self, gateway: Ipv4Addr, asker: Ipv4Addr, request: &Message) -> Option<Message> {
+        self.meter.record(Measured::NameAsked);
         let query = &request.queries[0];
         let name = message::name_of(query);
         let question = Question {

@@ -1,7 +1,9 @@
 //! The answers that the ingress gives itself, when no replica can.
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, SERVER};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, SERVER,
+};
 use hyper::{Response, StatusCode};
 
 use super::body::Body;
@@ -69,6 +71,27 @@ impl Answer {
             Self::Unreachable => "no replica of the service could be reached\n",
             Self::Timeout => "the service did not answer in time\n",
         }
+    }
+
+    /// What gRPC calls it; without it a client concludes the same from the HTTP status.
+    fn grpc_status(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) | Self::NoTunnels => "13",
+            Self::NoRoute => "12",
+            Self::NoUpstream | Self::Unreachable | Self::Timeout => "14",
+        }
+    }
+
+    /// The response for a caller of gRPC, who reads headers only.
+    pub(super) fn to_grpc(self) -> Response<Body> {
+        let mut response = self.response().map(|_| Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let status = HeaderValue::from_static(self.grpc_status());
+        headers.insert(HeaderName::from_static("grpc-status"), status);
+        let message = HeaderValue::from_static(self.text().trim_end());
+        headers.insert(HeaderName::from_static("grpc-message"), message);
+        response
     }
 
     /// The response with a line of text saying what happened.

@@ -16,12 +16,14 @@ use hyper::ext::on_informational;
 use hyper::{Request, StatusCode};
 use tokio::time::Sleep;
 
+use super::access::Visit;
 use super::pool::Lease;
 
 /// The body of a request, kept apart from the message so that a failed attempt leaves it whole.
 pub(super) struct Upload {
     body: RefCell<Incoming>,
     begun: Cell<bool>,
+    ended: Cell<bool>,
     /// The last time that the client sent some of it.
     moved: Cell<Instant>,
     hold: Option<Hold>,
@@ -49,6 +51,7 @@ impl Upload {
         Self {
             body: RefCell::new(body),
             begun: Cell::new(false),
+            ended: Cell::new(false),
             moved: Cell::new(Instant::now()),
             hold: expects.then(Hold::new),
         }
@@ -69,6 +72,11 @@ impl Upload {
     /// True once some of the body may have been taken: it cannot be sent again.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.get()
+    }
+
+    /// True once all of it has been taken.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get() || self.body.borrow().is_end_stream()
     }
 
     /// When the client last sent some of it.
@@ -113,6 +121,9 @@ impl HttpBody for RequestBody {
         if frame.is_ready() {
             upload.moved.set(Instant::now());
         }
+        if matches!(frame, Poll::Ready(None)) {
+            upload.ended.set(true);
+        }
         frame
     }
 
@@ -131,8 +142,13 @@ impl HttpBody for RequestBody {
     }
 }
 
-/// The body of a response.
-pub(super) enum Body {
+/// The body of a response, and who follows it to its end.
+pub(super) struct Body {
+    kind: Kind,
+    visit: Option<Box<Visit>>,
+}
+
+enum Kind {
     /// Of an own answer; nothing once it was taken.
     Text(Option<Bytes>),
     /// An upstream's.
@@ -140,7 +156,7 @@ pub(super) enum Body {
 }
 
 /// The body of an upstream's response, with the connection that it comes from.
-pub(super) struct Download {
+struct Download {
     incoming: Incoming,
     lease: Lease,
     broken: Option<hyper::Error>,
@@ -148,19 +164,32 @@ pub(super) struct Download {
 
 impl Body {
     pub(super) fn text(text: Bytes) -> Self {
-        Self::Text(Some(text))
+        Kind::Text(Some(text)).into()
     }
 
     pub(super) fn empty() -> Self {
-        Self::Text(None)
+        Kind::Text(None).into()
     }
 
     pub(super) fn download(incoming: Incoming, lease: Lease) -> Self {
-        Self::Download(Download {
+        let download = Download {
             incoming,
             lease,
             broken: None,
-        })
+        };
+        Kind::Download(download).into()
+    }
+
+    /// Takes along who follows it.
+    pub(super) fn with(mut self, visit: Box<Visit>) -> Self {
+        self.visit = Some(visit);
+        self
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, visit: None }
     }
 }
 
@@ -191,23 +220,29 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Download(download) => download.poll_frame(cx),
+        let frame = match &mut self.kind {
+            Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Download(download) => download.poll_frame(cx),
+        };
+        if let (Some(visit), Poll::Ready(Some(Ok(frame)))) = (&mut self.visit, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            visit.bytes += data.len() as u64;
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Text(text) => text.is_none(),
-            Self::Download(download) => download.incoming.is_end_stream(),
+        match &self.kind {
+            Kind::Text(text) => text.is_none(),
+            Kind::Download(download) => download.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
-            Self::Download(download) => download.incoming.size_hint(),
+        match &self.kind {
+            Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
+            Kind::Download(download) => download.incoming.size_hint(),
         }
     }
 }

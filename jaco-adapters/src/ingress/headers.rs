@@ -8,8 +8,10 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use hyper::{Response, StatusCode};
 
 use super::answer::Answer;
+use super::body::Body;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -38,6 +40,8 @@ const LASTING: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
 pub(super) struct Forwarded<'a> {
     /// The client's address.
     pub(super) client: &'a HeaderValue,
+    /// What it says about those before it counts.
+    pub(super) trusted: bool,
     /// It came within TLS.
     pub(super) secure: bool,
     /// The host that was asked for, when the `Host` header does not say it.
@@ -84,10 +88,22 @@ pub(super) fn to_upstream(headers: &mut HeaderMap, told: Forwarded<'_>) -> Resul
         headers.insert(X_FORWARDED_HOST, host);
     }
     let proto = if told.secure { "https" } else { "http" };
-    headers.insert(X_FORWARDED_FOR, told.client.clone());
+    let chain = match told.trusted {
+        true => chained(headers, told.client),
+        false => told.client.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, chain);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_REQUEST_ID, told.request_id);
     Ok(())
+}
+
+/// The addresses that a trusted client tells, and its own behind them.
+fn chained(headers: &HeaderMap, client: &HeaderValue) -> HeaderValue {
+    let before = headers.get_all(X_FORWARDED_FOR).iter();
+    let mut all: Vec<&[u8]> = before.map(|line| line.as_bytes()).collect();
+    all.push(client.as_bytes());
+    HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| client.clone())
 }
 
 /// Makes the headers of an HTTP/2 request those of an HTTP/1.1 one that says the same.
@@ -121,6 +137,14 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
 pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
+}
+
+/// Makes a response the last of its connection; one that changes the protocol already is.
+pub(super) fn end_connection(response: &mut Response<Body>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

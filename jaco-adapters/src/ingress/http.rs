@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::leave::{Counted, UnderWay};
 use super::limits::Limits;
 use super::slowness::{Alarm, Watch};
 use super::stream::ClientStream;
@@ -28,13 +29,34 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Io for T {}
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// What it says about those before it counts.
+    pub(super) trusted: bool,
+}
+
+impl Peer {
+    /// A visitor who is known by nothing but the connection.
+    pub(super) fn direct(address: SocketAddr) -> Self {
+        Self {
+            address,
+            trusted: false,
+        }
+    }
+}
+
 /// What the requests of one connection share.
 pub(super) struct Client {
     /// The address for `X-Forwarded-For`.
     pub(super) address: HeaderValue,
+    /// The addresses that it adds its own to count.
+    pub(super) trusted: bool,
     /// True within TLS.
     pub(super) secure: bool,
     pub(super) watch: Rc<Watch>,
+    under_way: Arc<UnderWay>,
     /// Set by the request whose upstream changed the protocol.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
     /// Rings when the upstream of the request under way is too slow.
@@ -42,14 +64,16 @@ pub(super) struct Client {
 }
 
 /// One request whose response has not ended.
-pub(super) struct Busy(Rc<Client>);
+pub(super) struct Busy(Rc<Client>, Counted);
 
 impl Client {
-    pub(super) fn new(peer: SocketAddr, secure: bool) -> Self {
+    pub(super) fn new(worker: &Worker, peer: Peer, secure: bool) -> Self {
         Self {
-            address: headers::value(format_args!("{}", peer.ip().to_canonical()), 45),
+            address: headers::value(format_args!("{}", peer.address.ip().to_canonical()), 45),
+            trusted: peer.trusted,
             secure,
             watch: Rc::new(Watch::new()),
+            under_way: Arc::clone(&worker.under_way),
             tunnel: RefCell::new(None),
             patience: RefCell::new(None),
         }
@@ -59,8 +83,10 @@ impl Client {
     pub(super) fn beside(&self) -> Self {
         Self {
             address: self.address.clone(),
+            trusted: self.trusted,
             secure: self.secure,
             watch: Rc::clone(&self.watch),
+            under_way: Arc::clone(&self.under_way),
             tunnel: RefCell::new(None),
             patience: RefCell::new(None),
         }
@@ -77,23 +103,26 @@ impl Client {
 impl Busy {
     pub(super) fn new(client: &Rc<Client>) -> Self {
         client.watch.request_began();
-        Self(Rc::clone(client))
+        Self(Rc::clone(client), client.under_way.began())
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.watch.response_ended();
+        self.0.under_way.ended(self.1);
     }
 }
 
 /// Serves a connection that begins with a TLS handshake.
-pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: Peer) {
     let handshake = TlsAcceptor::from(Arc::clone(&worker.tls)).accept(stream);
     let stream = match tokio::time::timeout(worker.limits.header_read, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+        Ok(Err(error)) => {
+            return tracing::debug!(peer = %peer.address, %error, "TLS handshake failed");
+        }
+        Err(_) => return tracing::debug!(peer = %peer.address, "TLS handshake timed out"),
     };
     if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
         http2::serve(worker, stream, peer).await;
@@ -103,8 +132,8 @@ pub(super) async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: Socke
 }
 
 /// Serves one HTTP/1.1 connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr, secure: bool) {
-    let client = Rc::new(Client::new(peer, secure));
+pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer, secure: bool) {
+    let client = Rc::new(Client::new(&worker, peer, secure));
     let limits = worker.limits;
     let requests = {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
@@ -127,8 +156,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr,
             .map(|()| None)
     });
     match ended.await {
-        None => return tracing::debug!(%peer, "client too slow, connection closed"),
-        Some(Err(error)) => tracing::debug!(%peer, %error, "connection closed"),
+        None => return tracing::debug!(peer = %peer.address, "client too slow, connection closed"),
+        Some(Err(error)) => tracing::debug!(peer = %peer.address, %error, "connection closed"),
         Some(Ok(())) => {}
     }
     let parts = connection.into_parts();

@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,24 +12,24 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::http::{Client, Io};
+use super::http::{Client, Io, Peer};
 use super::proxy;
 use super::slowness::Alarm;
 use super::worker::Worker;
 
 /// Requests of one connection at once.
 const STREAMS: u32 = 256;
-/// A client that does not answer a ping for so long is gone.
-const PING: Duration = Duration::from_secs(20);
+/// Who does not answer a ping for so long is gone.
+pub(super) const PING: Duration = Duration::from_secs(20);
 /// What one stream, and all of a connection together, may send before it is read.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What is kept of a response that the client does not take.
-const SEND_BUFFER: usize = 128 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is kept of a message that the other side does not take.
+pub(super) const SEND_BUFFER: usize = 128 * 1024;
 
 /// Runs tasks on the worker's own thread.
 #[derive(Clone, Copy)]
-struct OnWorker;
+pub(super) struct OnWorker;
 
 impl<F: Future + 'static> Executor<F> for OnWorker {
     fn execute(&self, future: F) {
@@ -39,9 +38,11 @@ impl<F: Future + 'static> Executor<F> for OnWorker {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer) {
     let limits = worker.limits;
-    let client = Rc::new(Client::new(peer, true));
+    let mut stage = worker.stage.clone();
+    stage.mark_unchanged();
+    let client = Rc::new(Client::new(&worker, peer, true));
     let requests = {
         let client = Rc::clone(&client);
         service_fn(move |request| {
@@ -62,10 +63,19 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr)
         .serve_connection(TokioIo::new(stream), requests);
     let mut alarm = Alarm::new(limits.idle);
     let mut leaving = false;
+    let mut left = pin!(async move { stage.changed().await.is_ok() });
+    let mut told = false;
     let ended = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(ended));
+            }
+            if !told && let Poll::Ready(leaves) = left.as_mut().poll(cx) {
+                told = true;
+                if leaves {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    continue;
+                }
             }
             if alarm
                 .poll(cx, client.watch.due(&limits), limits.idle)
@@ -83,8 +93,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: SocketAddr)
         }
     });
     match ended.await {
-        None => tracing::debug!(%peer, "client without requests, connection closed"),
-        Some(Err(error)) => tracing::debug!(%peer, %error, "connection closed"),
+        None => tracing::debug!(peer = %peer.address, "client without requests, connection closed"),
+        Some(Err(error)) => tracing::debug!(peer = %peer.address, %error, "connection closed"),
         Some(Ok(())) => {}
     }
 }

@@ -9,13 +9,16 @@ pub struct Limits {
     pub header_size: usize,
     /// From the first byte of a header to its end.
     pub header_read: Duration,
-    /// A client's connection without a request, a client that stopped sending or taking, and a
-    /// pooled connection without use.
+    /// A client's connection without a request, a client that stopped sending or taking, a
+    /// pooled connection without use, and a flow of UDP.
     pub idle: Duration,
     /// Until an upstream has accepted.
     pub connect: Duration,
     /// From the end of sending until an upstream's response begins.
     pub response_header: Duration,
+    /// Flows of one published UDP port and worker; what would begin another is dropped. Each
+    /// has a socket.
+    pub flows: usize,
     /// For how long a replica that could not be reached is left out.
     pub ejection: Duration,
 }
@@ -28,6 +31,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             connect: Duration::from_secs(2),
             response_header: Duration::from_secs(60),
+            flows: 4096,
             ejection: Duration::from_secs(2),
         }
     }

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use jaco_core::cluster::certs::Issued;
 use jaco_core::id::Domain;
 use jaco_core::node::balance::Load;
-use jaco_core::node::ingress::{RouteTable, Upstream};
+use jaco_core::node::carrier::{ASK_AGAIN, Spoken};
+use jaco_core::node::ingress::{Route, RouteTable, Upstream};
 use jaco_core::ports::Sealer;
 use rustls::sign::CertifiedKey;
 
+use super::tally::{Tallies, Tally};
 use super::tls::{self, Shown};
 
 /// One published table. Replaced as a whole; whoever began with it keeps it.
@@ -21,6 +23,8 @@ pub(super) struct Live {
     pub(super) routes: Arc<RouteTable>,
     certificates: HashMap<Domain, Arc<Shown>>,
     peers: HashMap<SocketAddrV4, Arc<Peer>>,
+    /// By the place of the route, which stays where it is for as long as the table.
+    tallies: HashMap<usize, Arc<Tally>>,
 }
 
 /// One upstream address, shared by the workers and carried from table to table.
@@ -28,15 +32,26 @@ pub(super) struct Peer {
     in_flight: AtomicU32,
     /// Milliseconds after `born`; zero while the replica is not ejected.
     ejected_until: AtomicU64,
+    /// Zero while it is not known whether the replica speaks HTTP/2, [`H2C`] when it does, else
+    /// the milliseconds after `born` until which it counts as one that does not.
+    http1_until: AtomicU64,
     born: Instant,
 }
+
+/// What `http1_until` is for a replica that speaks HTTP/2.
+const H2C: u64 = u64::MAX;
 
 /// One request or connection under way; ends when dropped.
 pub(super) struct Flight(Arc<Peer>);
 
 impl Live {
     /// Joins a table with what was known under the one before.
-    pub(super) fn new(routes: Arc<RouteTable>, before: &Live, sealer: &dyn Sealer) -> Self {
+    pub(super) fn new(
+        routes: Arc<RouteTable>,
+        before: &Live,
+        sealer: &dyn Sealer,
+        tallies: Option<&Tallies>,
+    ) -> Self {
         let http = routes.domains.values().flatten().map(|r| &r.upstreams);
         let ports = routes.ports.values().map(|route| &route.upstreams);
         let peer = |upstream: &Upstream| {
@@ -55,7 +70,13 @@ impl Live {
             });
             Some((domain.clone(), shown?))
         });
+        let counted = tallies.into_iter().flat_map(|tallies| {
+            let all = routes.domains.iter();
+            let all = all.flat_map(|(domain, routes)| routes.iter().map(move |r| (domain, r)));
+            all.map(|(domain, route)| (place(route), tallies.of(domain, route)))
+        });
         Self {
+            tallies: counted.collect(),
             certificates: certificates.collect(),
             routes,
             peers,
@@ -78,6 +99,14 @@ impl Live {
             None => return None,
         };
         Some(&shown.key)
+    }
+
+    /// The numbers of a route of this table; none when nothing is counted.
+    pub(super) fn tally(&self, route: &Route) -> Option<&Arc<Tally>> {
+        match self.tallies.is_empty() {
+            true => None,
+            false => self.tallies.get(&place(route)),
+        }
     }
 
     /// True when some certificate can be shown.
@@ -103,11 +132,16 @@ impl Live {
     }
 }
 
+fn place(route: &Route) -> usize {
+    std::ptr::from_ref(route).addr()
+}
+
 impl Default for Peer {
     fn default() -> Self {
         Self {
             in_flight: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            http1_until: AtomicU64::new(0),
             born: Instant::now(),
         }
     }
@@ -122,6 +156,11 @@ impl Peer {
         }
     }
 
+    fn after(&self, time: Duration) -> u64 {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.age().saturating_add(time).min(H2C - 1)
+    }
+
     fn age(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -130,9 +169,28 @@ impl Peer {
 impl Flight {
     /// Leaves the replica out for a while, because it could not be reached.
     pub(super) fn eject(&self, time: Duration) {
-        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let until = self.0.age().saturating_add(time);
-        self.0.ejected_until.store(until, Ordering::Relaxed);
+        self.0
+            .ejected_until
+            .store(self.0.after(time), Ordering::Relaxed);
+    }
+
+    /// What is known of the replica's protocol.
+    pub(super) fn spoken(&self) -> Spoken {
+        match self.0.http1_until.load(Ordering::Relaxed) {
+            0 => Spoken::Unknown,
+            H2C => Spoken::H2c,
+            until if self.0.age() < until => Spoken::Http1,
+            _ => Spoken::Unknown,
+        }
+    }
+
+    /// The replica was asked for HTTP/2, and did or did not answer it.
+    pub(super) fn speaks(&self, http2: bool) {
+        let known = if http2 { H2C } else { self.0.after(ASK_AGAIN) };
+        // Mostly it is known already; a store would take the line from the other workers.
+        if self.0.http1_until.load(Ordering::Relaxed) != known {
+            self.0.http1_until.store(known, Ordering::Relaxed);
+        }
     }
 }
 

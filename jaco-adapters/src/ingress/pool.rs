@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 
 use super::body::RequestBody;
 use super::gate::Gate;
+use super::h2c;
 use super::http::Busy;
 use super::limits::Limits;
 use super::live::{Flight, Live};
@@ -58,10 +59,18 @@ enum Wire {
     Gone,
 }
 
-/// The use of a link for one request. Dropped after a complete exchange, it gives the link back
-/// to the pool; dropped before, it closes the connection.
+/// What a request and its response go over.
+pub(super) enum Carried {
+    /// A connection of its own, for the time.
+    Alone(Box<Link>),
+    /// A stream beside others; here it only keeps its place.
+    Beside { _stream: h2c::Stream },
+}
+
+/// The use of a connection for one request. Dropped after a complete exchange, it gives a link
+/// back to the pool; dropped before, it closes the connection.
 pub(super) struct Lease {
-    link: Option<Box<Link>>,
+    carried: Option<Carried>,
     worker: Rc<Worker>,
     address: SocketAddrV4,
     _flight: Flight,
@@ -191,14 +200,14 @@ impl Wire {
 
 impl Lease {
     pub(super) fn new(
-        link: Box<Link>,
+        carried: Carried,
         worker: Rc<Worker>,
         address: SocketAddrV4,
         flight: Flight,
         busy: Busy,
     ) -> Self {
         Self {
-            link: Some(link),
+            carried: Some(carried),
             worker,
             address,
             _flight: flight,
@@ -212,8 +221,10 @@ impl Lease {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(link) = &mut self.link else {
-            return Poll::Ready(None);
+        let link = match &mut self.carried {
+            Some(Carried::Alone(link)) => link,
+            Some(Carried::Beside { .. }) => return Pin::new(body).poll_frame(cx),
+            None => return Poll::Ready(None),
         };
         // The question tells the connection that there is room for a frame.
         let ready = link.gate.quietly(|| Pin::new(&mut *body).poll_frame(cx));
@@ -227,7 +238,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(mut link) = self.link.take()
+        if let Some(Carried::Alone(mut link)) = self.carried.take()
             && link.is_idle()
         {
             self.worker.pool.put(self.address, link);

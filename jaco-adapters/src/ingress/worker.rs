@@ -10,14 +10,22 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use hyper::http::request::Parts;
+use jaco_core::node::trust::TrustedPeers;
 use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::access::{self, Page, Told, Visit};
+use super::h2c::Channels;
+use super::http::Client;
+use super::kept::Kept;
+use super::leave::{Stage, UnderWay};
 use super::limits::Limits;
 use super::listener::{self, Opened};
 use super::live::Live;
 use super::pool::Pool;
+use super::tally::Tallies;
 
 /// How often pooled connections that nobody wants are closed.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -29,12 +37,21 @@ const SCRATCH: usize = 64 * 1024;
 pub(super) struct Worker {
     table: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     pub(super) pool: Pool,
+    pub(super) channels: Channels,
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
     /// Where visitors of plain HTTP are sent.
     pub(super) https_port: u16,
+    pub(super) trusted: Arc<TrustedPeers>,
+    pub(super) under_way: Arc<UnderWay>,
+    /// Changes when this ingress leaves.
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) kept: Arc<Kept>,
     /// What a client sent, on its way to hyper's buffer.
     pub(super) scratch: RefCell<Vec<u8>>,
+    pub(super) tallies: Arc<Tallies>,
+    metered: bool,
+    pub(super) page: Arc<Page>,
     random: Cell<u64>,
 }
 
@@ -44,6 +61,18 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
     pub(super) https_port: u16,
+    pub(super) trusted: Arc<TrustedPeers>,
+    pub(super) tallies: Arc<Tallies>,
+    pub(super) metered: bool,
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) kept: Arc<Kept>,
+}
+
+/// What one worker has alone, and others read.
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) page: Arc<Page>,
+    pub(super) under_way: Arc<UnderWay>,
 }
 
 /// Starts a worker; it ends when the sender of the orders is dropped.
@@ -51,6 +80,7 @@ pub(super) fn start(
     number: usize,
     table: Arc<ArcSwap<Live>>,
     shared: Shared,
+    own: Own,
     orders: mpsc::UnboundedReceiver<Opened>,
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("ingress-{number}");
@@ -59,7 +89,7 @@ pub(super) fn start(
             .enable_all()
             .build_local(LocalOptions::default());
         match runtime {
-            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared)), orders)),
+            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(table, shared, own)), orders)),
             Err(error) => tracing::error!(%error, "ingress worker has no runtime"),
         }
     })
@@ -75,24 +105,46 @@ async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
                 }
                 None => return,
             },
-            _ = sweep.tick() => worker.pool.sweep(&worker.table(), worker.limits.idle),
+            _ = sweep.tick() => worker.sweep(),
         }
     }
 }
 
 impl Worker {
-    fn new(table: Arc<ArcSwap<Live>>, shared: Shared) -> Self {
+    fn new(table: Arc<ArcSwap<Live>>, shared: Shared, own: Own) -> Self {
         // Odd, because the generator stays at zero once it is there.
         let seed = RandomState::new().build_hasher().finish() | 1;
         Self {
             table: RefCell::new(Cache::new(table)),
             pool: Pool::default(),
+            channels: Channels::default(),
             limits: shared.limits,
             tls: shared.tls,
             https_port: shared.https_port,
+            trusted: shared.trusted,
+            tallies: shared.tallies,
+            metered: shared.metered,
+            page: own.page,
+            under_way: own.under_way,
+            stage: shared.stage,
+            kept: shared.kept,
             scratch: RefCell::new(vec![0; SCRATCH]),
             random: Cell::new(seed),
         }
+    }
+
+    /// Follows a request to the end of its answer, if anybody wants to know of it.
+    pub(super) fn visit(self: &Rc<Self>, client: &Client, head: &Parts) -> Option<Box<Visit>> {
+        let told = access::is_on().then(|| Told::new(head, client.address.clone()));
+        let wanted = told.is_some() || self.metered;
+        wanted.then(|| Box::new(Visit::begin(Rc::clone(self), told)))
+    }
+
+    /// Closes connections to upstreams that nobody needs.
+    fn sweep(&self) {
+        let (table, limit) = (self.table(), self.limits.idle);
+        self.pool.sweep(&table, limit);
+        self.channels.sweep(&table, limit);
     }
 
     /// The table of this moment, without touching shared memory while it stays the same.

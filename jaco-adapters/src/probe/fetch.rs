@@ -50,12 +50,14 @@ async fn ask(address: IpAddr, host: &Domain, path: &str) -> io::Result<Probed> {
             body: String::from_utf8_lossy(&body).into_owned(),
         })
     };
-    // Without a task of its own the connection moves only while it is waited for.
-    tokio::pin!(connection);
+    // Without a task of its own the connection moves only while it is waited for. A server may
+    // close as soon as it has answered; the answer is whole then.
+    tokio::pin!(answer);
     tokio::select! {
-        answer = answer => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => Err(io::ErrorKind::UnexpectedEof.into()),
+        biased;
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            Ok(()) => answer.await,
             Err(error) => Err(io::Error::other(error)),
         },
     }

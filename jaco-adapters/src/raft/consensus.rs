@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jaco_core::cluster::{Applied, ClusterState, Command, Proposal};
 use jaco_core::id::{Identity, MemberId, NodeName};
 use jaco_core::ports::consensus::{ConsensusStatus, Follower};
-use jaco_core::ports::{Clock, Consensus, ConsensusError};
+use jaco_core::ports::{Clock, Consensus, ConsensusError, Measured, Meter};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant, RaftMetrics, ReadPolicy};
@@ -34,6 +34,7 @@ pub(super) struct Shared {
     pub(super) me: MemberId,
     pub(super) raft: Raft,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) meter: Arc<dyn Meter>,
     pub(super) peers: Peers,
     pub(super) state: watch::Receiver<Arc<ClusterState>>,
     /// When this member led, or heard the one that leads.
@@ -268,11 +269,17 @@ impl Consensus for RaftConsensus {
         identity: &Identity,
         command: Command,
     ) -> Result<Applied, ConsensusError> {
+        let begun = std::time::Instant::now();
         let leader = self.shared.leader()?;
-        if leader.0 == self.shared.me {
-            return Ok(self.shared.lead_write(identity, command).await?);
-        }
-        self.shared.forward_write(&leader, identity, &command).await
+        let applied = if leader.0 == self.shared.me {
+            self.shared.lead_write(identity, command).await?
+        } else {
+            self.shared
+                .forward_write(&leader, identity, &command)
+                .await?
+        };
+        self.shared.meter.record(Measured::Commit(begun.elapsed()));
+        Ok(applied)
     }
 
     async fn catch_up(&self) -> Result<(), ConsensusError> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jaco_core::id::MemberId;
-use jaco_core::ports::{Clock, Sealer};
+use jaco_core::ports::{Clock, Meter, Sealer};
 use openraft::{Config, SnapshotPolicy};
 use redb::Database;
 use rustls::ClientConfig;
@@ -57,6 +57,7 @@ pub async fn open(
     member: MemberId,
     sealer: Arc<dyn Sealer>,
     clock: Arc<dyn Clock>,
+    meter: Arc<dyn Meter>,
     tls: Arc<ClientConfig>,
 ) -> Result<RaftConsensus, OpenError> {
     let log = |error: String| OpenError::Log {
@@ -67,6 +68,7 @@ pub async fn open(
     let db = Database::create(dir.join(LOG_FILE)).map_err(|error| log(error.to_string()))?;
     let store = LogStore::new(db, Arc::clone(&sealer)).map_err(|error| log(error.to_string()))?;
     let machine = StateMachine::open(dir, sealer).map_err(|error| log(error.to_string()))?;
+    let machine = machine.metered(Arc::clone(&meter));
     let state = machine.subscribe();
     let peers = Peers::new(tls);
     let config = Arc::new(config().map_err(|error| OpenError::Start(error.to_string()))?);
@@ -77,6 +79,7 @@ pub async fn open(
         me: member,
         raft,
         clock,
+        meter,
         peers,
         state,
         leader_seen: std::sync::Mutex::new(Instant::now()),

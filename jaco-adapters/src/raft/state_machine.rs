@@ -6,11 +6,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt;
 use jaco_core::cluster::state::STATE_FORMAT;
 use jaco_core::cluster::{ClusterState, Entry as CoreEntry, apply};
-use jaco_core::ports::Sealer;
+use jaco_core::ports::{Measured, Meter, Sealer};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub struct StateMachine {
     membership: StoredMembership,
     published: watch::Sender<Arc<ClusterState>>,
     disk: SnapshotDisk,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 /// Where the newest snapshot stands.
@@ -62,11 +64,19 @@ impl StateMachine {
             membership: StoredMembership::default(),
             published: watch::Sender::new(Arc::new(ClusterState::default())),
             disk,
+            meter: None,
         };
         if let Some(stored) = machine.disk.load()? {
             machine.adopt(&stored.meta, stored.data.as_bytes())?;
         }
         Ok(machine)
+    }
+
+    /// Has the time that applying takes measured.
+    #[must_use]
+    pub fn metered(mut self, meter: Arc<dyn Meter>) -> Self {
+        self.meter = Some(meter);
+        self
     }
 
     /// Readers' end: the newest applied state.
@@ -163,9 +173,13 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            let begun = Instant::now();
             let answer = self.take(entry);
             // Publish before answering: who is told that a write is done must find it.
             self.publish();
+            if let Some(meter) = &self.meter {
+                meter.record(Measured::Apply(begun.elapsed()));
+            }
             if let Some(responder) = responder {
                 responder.send(answer);
             }

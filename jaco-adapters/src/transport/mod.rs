@@ -1,7 +1,8 @@
 //! What several adapters share: certificates, TLS connections, the generated messages, listeners,
-//! the connection to the kernel.
+//! counted durations, the connection to the kernel.
 
 pub mod connect;
+pub(crate) mod histogram;
 pub mod incoming;
 pub(crate) mod links;
 pub(crate) mod listeners;

@@ -4,6 +4,8 @@
 //! The interface of the kernel outlives the daemon, so that containers stay connected while it
 //! restarts; a TUN device ends with it.
 
+mod datagrams;
+mod device;
 mod kernel;
 mod link;
 mod userspace;

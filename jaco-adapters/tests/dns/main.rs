@@ -3,6 +3,7 @@
 
 mod contract;
 mod forwarding;
+mod lookup;
 mod names;
 mod noise;
 mod support;

@@ -1,7 +1,7 @@
 //! HTTP/2 to visitors, HTTP/1.1 to upstreams.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,17 +10,10 @@ use futures::stream;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use jaco_adapters::ingress::Limits;
 use jaco_core::id::Domain;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use super::support::{Authority, DEADLINE, Rig, Upstream, large, ok, secure};
-
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+use super::support::{Authority, Body, DEADLINE, Rig, Upstream, large, ok, secure, speak};
 
 /// One upstream behind `a.test` within TLS.
 fn rig(authority: &Authority, upstream: &Upstream, limits: Limits) -> Rig {
@@ -33,30 +26,6 @@ fn rig(authority: &Authority, upstream: &Upstream, limits: Limits) -> Rig {
             .insert(Domain::from("a.test"), Arc::new(served));
     });
     rig
-}
-
-/// Speaks HTTP/2 with the ingress.
-fn speak<F: Future>(
-    rig: &Rig,
-    authority: &Authority,
-    talk: impl FnOnce(SendRequest<Body>) -> F,
-) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let address = rig.ingress.https_address().unwrap();
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let connector = TlsConnector::from(Arc::new(authority.client(&["h2"])));
-        let name = ServerName::try_from("a.test").unwrap();
-        let tls = connector.connect(name, tcp).await.unwrap();
-        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
-        let (sender, connection) = handshake.await.unwrap();
-        tokio::spawn(connection);
-        tokio::time::timeout(DEADLINE, talk(sender)).await.unwrap()
-    })
 }
 
 fn request(method: &str, path: &str, body: Body) -> Request<Body> {
@@ -148,6 +117,34 @@ fn the_upstreams_trailers_arrive() {
     });
     assert_eq!(sum.1, "one");
     assert_eq!(sum.0.unwrap(), "9");
+}
+
+#[test]
+fn events_arrive_as_they_are_sent() {
+    let authority = Authority::new();
+    let (step, steps) = mpsc::channel::<()>();
+    let steps = Mutex::new(steps);
+    let upstream = Upstream::raw(move |mut wire| {
+        wire.request();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n");
+        wire.send("Transfer-Encoding: chunked\r\n\r\n");
+        for _ in 0..3 {
+            steps.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            wire.send("7\r\ndata: x\r\n");
+        }
+        wire.send("0\r\n\r\n");
+    });
+    let rig = rig(&authority, &upstream, Limits::default());
+    speak(&rig, &authority, |mut sender| async move {
+        let response = sender.send_request(request("GET", "/", empty())).await;
+        let mut body = response.unwrap().into_body();
+        for _ in 0..3 {
+            step.send(()).unwrap();
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "data: x");
+        }
+        assert!(body.collect().await.unwrap().to_bytes().is_empty());
+    });
 }
 
 #[test]

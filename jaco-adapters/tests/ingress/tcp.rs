@@ -1,10 +1,6 @@
 //! Published TCP ports.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
-
-use jaco_adapters::ingress::Limits;
-use jaco_core::manifest::spec::Protocol;
 
 use super::support::{Rig, Upstream, Wire, addresses, free_port, nowhere, port, tcp, until};
 
@@ -143,19 +139,4 @@ fn a_connection_outlives_its_port() {
     });
     client.send("and here\n");
     assert_eq!(client.line().unwrap(), "and here");
-}
-
-#[test]
-fn a_udp_port_opens_no_tcp_listener() {
-    let rig = Rig::with_limits(Limits {
-        connect: Duration::from_secs(1),
-        ..Limits::default()
-    });
-    let number = free_port();
-    rig.change(|table| {
-        table
-            .ports
-            .insert((number, Protocol::Udp), port(&[nowhere()]));
-    });
-    assert!(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err());
 }

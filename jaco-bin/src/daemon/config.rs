@@ -14,6 +14,7 @@ use jaco_core::error::{Error, ErrorCode, Report, Span, Violation};
 use jaco_core::manifest::settings::{self, Setting};
 use jaco_core::node::advertise;
 use jaco_core::node::forward::{self, Upstreams};
+use jaco_core::node::trust::TrustedPeers;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -50,8 +51,10 @@ struct File {
     acme_ca_root: PathBuf,
     acme_enabled: bool,
     acme_skip_staging: bool,
+    ingress: Ingress,
     audit_retention: usize,
     log_level: String,
+    metrics_addr: String,
 }
 
 /// The key `dns`.
@@ -60,6 +63,13 @@ struct File {
 struct Dns {
     forwarders: Vec<String>,
     timeout: String,
+}
+
+/// The key `ingress`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Ingress {
+    trusted_proxies: Vec<String>,
 }
 
 impl Default for Dns {
@@ -95,8 +105,10 @@ impl Default for File {
             acme_ca_root: PathBuf::new(),
             acme_enabled: true,
             acme_skip_staging: false,
+            ingress: Ingress::default(),
             audit_retention: 10_000,
             log_level: "info".to_owned(),
+            metrics_addr: String::new(),
         }
     }
 }
@@ -131,8 +143,12 @@ pub struct Config {
     pub node_status_interval: Duration,
     pub node_unreachable_after: Duration,
     pub acme: Acme,
+    /// Load balancers whose word about a visitor's address counts.
+    pub trusted_proxies: TrustedPeers,
     pub audit_retention: usize,
     pub log_level: String,
+    /// Where Prometheus finds what is measured; nowhere by default.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The keys `acme_*`.
@@ -274,6 +290,11 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         .ok();
     let node_unreachable_after = seconds("node_unreachable_after", &file.node_unreachable_after);
     let node_unreachable_after = node_unreachable_after.map_err(&mut noted).ok();
+    let trusted_proxies = TrustedPeers::read(&file.ingress.trusted_proxies);
+    let trusted_proxies = trusted_proxies.map_err(&mut noted).ok();
+    let metrics = Some(file.metrics_addr).filter(|text| !text.is_empty());
+    let metrics = metrics.map(|text| address("metrics_addr", &text));
+    let metrics = metrics.transpose().map_err(&mut noted).ok();
     let listen = listen?;
     Some(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
@@ -300,8 +321,10 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         node_status_interval: node_status_interval?,
         node_unreachable_after: node_unreachable_after?,
         acme: acme?,
+        trusted_proxies: trusted_proxies?,
         audit_retention: file.audit_retention,
         log_level,
+        metrics: metrics?,
     })
 }
 

@@ -49,6 +49,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     start_logging(&config.log_level);
+    wiring::take_kept_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -72,6 +73,9 @@ fn start_logging(level: &str) {
         logging.json().flatten_event(true).init();
     }
 }
+
+/// What requests under way get when the daemon is to stop; a service manager waits 90 s.
+const GRACE: Duration = Duration::from_secs(20);
 
 async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     identity::prepare(&config).with_context(|| format!("prepare {}", config.data_dir.display()))?;
@@ -98,6 +102,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     }
     tracing::info!(subsystem = "cluster", "stopping; containers go on");
     if let Some(member) = plane.member() {
+        member.ingress.leave(GRACE).await;
         let _ = tokio::time::timeout(Duration::from_secs(5), member.consensus.shutdown()).await;
     }
     let _ = std::fs::remove_file(&config.unix_socket);

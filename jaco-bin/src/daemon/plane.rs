@@ -93,6 +93,7 @@ impl Plane {
         let checks = wiring::checks(&member);
         let served = Arc::clone(&checks);
         wiring::serve_remote(&self.config, &opened, &member, served, plane).await?;
+        wiring::serve_metrics(&self.config, &opened).await?;
         let membership = Arc::new(Membership {
             identity,
             opened,

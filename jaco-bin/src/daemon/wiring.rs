@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -12,7 +12,8 @@ use jaco_adapters::api::server::Entrance;
 use jaco_adapters::api::{Client, node, server};
 use jaco_adapters::dns::{self, HickoryDns, UpstreamLookup};
 use jaco_adapters::docker::DockerRuntime;
-use jaco_adapters::ingress::{self, HyperIngress};
+use jaco_adapters::ingress::{self, HyperIngress, Kept};
+use jaco_adapters::metrics::Metrics;
 use jaco_adapters::netlink::LinuxNetwork;
 use jaco_adapters::nftables::Nftables;
 use jaco_adapters::probe::HostProbe;
@@ -29,6 +30,7 @@ use jaco_core::ports::{
     Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer, SelfCheck, WebProbe,
 };
 use jaco_core::view::check::CheckRow;
+use jaco_core::view::replica;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -68,6 +70,7 @@ pub(super) fn environment() -> Environment {
 pub(super) struct Opened {
     pub(super) consensus: Arc<RaftConsensus>,
     pub(super) sealer: Arc<dyn Sealer>,
+    metrics: Arc<Metrics>,
     tls: MemberTls,
 }
 
@@ -101,12 +104,16 @@ pub(super) async fn open(
     let sealer: Arc<dyn Sealer> = Arc::new(AesSealer::new(state_key));
     let dir = config.data_dir.join("raft");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let consensus = raft::open(&dir, identity.member, Arc::clone(&sealer), clock, client).await?;
+    let metrics = Arc::new(Metrics::new());
+    let meter = Arc::clone(&metrics) as _;
+    let (member, sealing) = (identity.member, Arc::clone(&sealer));
+    let consensus = raft::open(&dir, member, sealing, clock, meter, client).await?;
     let consensus = Arc::new(consensus);
     let _ = opened.set(Arc::clone(&consensus));
     Ok(Opened {
         consensus,
         sealer,
+        metrics,
         tls,
     })
 }
@@ -148,7 +155,7 @@ pub(super) fn member(
         runtime: Arc::clone(&runtime) as _,
         logs: Arc::clone(&runtime) as _,
         bridges: runtime,
-        ingress: Arc::new(ingress(config, &opened.sealer)?),
+        ingress: Arc::new(ingress(config, opened)?),
         authority: Arc::new(authority(config)?),
         lookup: Arc::new(lookup(config)),
         web: Arc::new(Visits {
@@ -161,15 +168,31 @@ pub(super) fn member(
         firewall: Arc::new(Nftables::start()),
         facts: Default::default(),
         isolated_at: Default::default(),
-        dns: Arc::new(responder(config)?),
+        dns: Arc::new(responder(config, opened)?),
+        meter: Arc::clone(&opened.metrics) as _,
         bridge_use: Default::default(),
         hosts: Default::default(),
     }))
 }
 
-fn ingress(config: &Config, sealer: &Arc<dyn Sealer>) -> anyhow::Result<HyperIngress> {
-    let settings = ingress::Settings::new(config.http, config.https, Arc::clone(sealer));
-    HyperIngress::start(settings).context("start the ingress")
+/// The sockets that a service manager kept while the daemon was away.
+static KEPT: LazyLock<Arc<Kept>> = LazyLock::new(|| Arc::new(Kept::from_environment()));
+
+/// Takes them over. To be called before there is a second thread.
+pub(super) fn take_kept_sockets() {
+    LazyLock::force(&KEPT);
+}
+
+fn ingress(config: &Config, opened: &Opened) -> anyhow::Result<HyperIngress> {
+    let settings = ingress::Settings {
+        trusted: config.trusted_proxies.clone(),
+        metered: config.metrics.is_some(),
+        kept: Arc::clone(&KEPT),
+        ..ingress::Settings::new(config.http, config.https, Arc::clone(&opened.sealer))
+    };
+    let ingress = HyperIngress::start(settings).context("start the ingress")?;
+    opened.metrics.add(ingress.collector());
+    Ok(ingress)
 }
 
 fn authority(config: &Config) -> anyhow::Result<AcmeAuthority> {
@@ -211,11 +234,12 @@ impl WebProbe for Visits {
     }
 }
 
-fn responder(config: &Config) -> anyhow::Result<HickoryDns> {
+fn responder(config: &Config, opened: &Opened) -> anyhow::Result<HickoryDns> {
     let settings = dns::Settings {
         port: DNS_PORT,
         upstreams: dns_upstreams(config),
         timeout: config.dns_timeout,
+        meter: Arc::clone(&opened.metrics) as _,
     };
     HickoryDns::start(settings).context("start the DNS responder")
 }
@@ -282,6 +306,22 @@ pub(super) async fn serve_remote(
         .add_service(node::service(Arc::clone(&member.logs), checks, web))
         .serve_with_incoming(incoming::tls(members, Arc::clone(&opened.tls.members)));
     tokio::spawn(serve);
+    Ok(())
+}
+
+/// Shows what is measured, where the configuration says so.
+pub(super) async fn serve_metrics(config: &Config, opened: &Opened) -> anyhow::Result<()> {
+    let Some(address) = config.metrics else {
+        return Ok(());
+    };
+    let consensus = Arc::clone(&opened.consensus);
+    opened.metrics.add_replicas(Box::new(move || {
+        let counts = replica::counts(&consensus.snapshot()).into_iter();
+        let named = counts.map(|((service, state), n)| ((service, state.as_str().to_owned()), n));
+        named.collect()
+    }));
+    let listener = listen(address).await?;
+    tokio::spawn(Arc::clone(&opened.metrics).serve(listener));
     Ok(())
 }
 

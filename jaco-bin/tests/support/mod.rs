@@ -1,6 +1,7 @@
 //! What the bed tests of the daemons share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part
 
+pub mod lets_encrypt;
 pub mod network;
 
 use std::collections::BTreeMap;

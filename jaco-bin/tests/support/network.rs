@@ -81,6 +81,23 @@ impl Seat {
         self.namespace().enter(dial).unwrap_or(false)
     }
 
+    /// Repeats every datagram to this port behind the container's name, for as long as the test
+    /// runs. Without the container it repeats nothing that comes from elsewhere.
+    pub fn repeat_datagrams(&self, port: u16) {
+        let socket = self
+            .namespace()
+            .enter(|| UdpSocket::bind(("0.0.0.0", port)));
+        let (socket, name) = (socket.unwrap().unwrap(), self.name.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+                let said = [name.as_bytes(), b" ", &bytes[..length]].concat();
+                // The way back may be gone.
+                let _ = socket.send_to(&said, from);
+            }
+        });
+    }
+
     /// True when a datagram arrives at another container, from an address of this one.
     pub fn datagram_arrives(&self, other: &Seat, address: Ipv4Addr) -> bool {
         let bind = || UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -7,6 +7,7 @@
 //! after failures nothing is tried before its time, whoever leads; each change happens once.
 
 mod check;
+mod expiry;
 mod preflight;
 
 use std::collections::BTreeSet;
@@ -23,7 +24,10 @@ use crate::id::{Domain, NodeName};
 use crate::time::Timestamp;
 
 pub use check::{Leaf, check};
-pub use preflight::{PROBE_PATH, Probed, nowhere, probe_answer, probe_token, prober, verdict};
+pub use expiry::{Expiring, expiring, warning};
+pub use preflight::{
+    PROBE_PATH, Probed, again, nowhere, probe_answer, probe_token, prober, verdict,
+};
 
 /// Let's Encrypt, for visitors.
 pub const PRODUCTION: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -31,6 +35,9 @@ pub const PRODUCTION: &str = "https://acme-v02.api.letsencrypt.org/directory";
 pub const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 /// Below this path a CA asks for the answer to a challenge (RFC 8555, 8.3).
 pub const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
+/// A CA that has not decided on an order is asked again after this.
+pub const ASK_ORDER_AGAIN: Duration = Duration::from_secs(5);
 
 /// Domains that are worked on at once.
 const AT_ONCE: usize = 8;
@@ -165,6 +172,7 @@ pub fn wake(state: &ClusterState, now: Timestamp) -> Option<Timestamp> {
             order.map(|order| order.at + PATIENCE),
             served.map(|served| renew_at(served, &certificate.renewal)),
             served.map(|served| served.not_after),
+            expiry::overdue_at(certificate),
             certificate.renewal.ask_at,
         ]
     });

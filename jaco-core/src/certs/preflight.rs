@@ -1,6 +1,7 @@
 //! Whether a domain leads to this cluster, before a CA is asked (spec 08, Certificates).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,15 @@ pub fn prober<'a>(state: &'a ClusterState, leader: &NodeName) -> Option<&'a Node
     nodes
         .into_iter()
         .find(|node| is_live(node) && node.name != *leader)
+}
+
+/// How long to wait before an address is tried again, when it has been tried for so long without
+/// being right; none when it is given up. The nodes learn of a domain one after the other, so
+/// that what is right shows soon.
+pub fn again(tried: Duration) -> Option<Duration> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    const PAUSE: Duration = Duration::from_millis(500);
+    (tried < LIMIT).then_some(PAUSE)
 }
 
 /// Why a domain that has no address cannot be validated.

@@ -49,6 +49,8 @@ pub struct Route {
 pub struct PortRoute {
     pub deployment: DeploymentName,
     pub service: ServiceName,
+    /// Replicas are told the client's address by the PROXY protocol.
+    pub proxy_protocol: bool,
     pub upstreams: Arc<Vec<Upstream>>,
 }
 
@@ -168,6 +170,7 @@ fn add_ports(table: &mut RouteTable, deployment: &Deployment, reach: Reach<'_>) 
             let route = PortRoute {
                 deployment: deployment.name.clone(),
                 service: name.clone(),
+                proxy_protocol: port.proxy_protocol,
                 upstreams: upstreams(deployment, name, port.container, reach),
             };
             table.ports.insert((port.host, port.protocol), route);

@@ -6,6 +6,7 @@
 pub mod advertise;
 pub mod balance;
 pub mod bridges;
+pub mod carrier;
 pub mod checks;
 pub mod containers;
 pub mod dns;
@@ -17,4 +18,5 @@ pub mod ingress;
 pub mod mesh;
 pub mod pulls;
 pub mod report;
+pub mod trust;
 pub mod usage;

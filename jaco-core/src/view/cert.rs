@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::certs::is_routed;
+use crate::certs::{is_routed, warning};
 use crate::cluster::certs::{CertFailure, CertState, Certificate, Environment};
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
@@ -26,6 +26,9 @@ pub struct CertRow {
     pub not_after: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_renewal_at: Option<Timestamp>,
+    /// That it will expire, when its renewal is overdue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// The last reason in words; `details` has it in parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -57,7 +60,7 @@ pub fn list(state: &ClusterState) -> CertList {
         .values()
         .filter(|c| routed.contains(&(&c.deployment, &c.domain)));
     CertList {
-        certs: wanted.map(|certificate| row(certificate)).collect(),
+        certs: wanted.map(|c| row(c, state.clock)).collect(),
     }
 }
 
@@ -75,14 +78,16 @@ pub(super) fn rows(state: &ClusterState, deployment: &DeploymentName) -> Vec<Cer
 pub fn one(state: &ClusterState, domain: &Domain) -> Result<CertRow, Error> {
     let certificate = state.certs.get(domain).filter(|c| is_routed(state, c));
     certificate
-        .map(|certificate| row(certificate))
+        .map(|certificate| row(certificate, state.clock))
         .ok_or_else(|| {
             let message = format!("no deployment routes the domain \"{domain}\" over TLS");
             Error::new(ErrorCode::RouteNotFound, message)
         })
 }
 
-fn row(certificate: &Certificate) -> CertRow {
+/// `now` may be somewhat behind: it is when the state last changed, which a live cluster does
+/// every half minute.
+fn row(certificate: &Certificate, now: Timestamp) -> CertRow {
     let failure = certificate.failure.as_ref();
     let served = certificate.served.as_ref();
     CertRow {
@@ -93,6 +98,7 @@ fn row(certificate: &Certificate) -> CertRow {
         serial: served.map(|served| served.serial.clone()),
         not_after: served.map(|served| served.not_after),
         last_renewal_at: certificate.renewed_at,
+        warning: warning(certificate, now).map(|expiring| expiring.reason),
         last_error: failure.map(words),
         next_attempt_at: failure.map(|failure| failure.next_attempt_at),
         code: failure.map(|_| ErrorCode::CertFailed),

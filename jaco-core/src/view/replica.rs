@@ -41,6 +41,16 @@ pub struct ReplicaRow {
     pub outgoing: bool,
 }
 
+/// How many replicas of each service (`deployment/service`) are in which state.
+pub fn counts(state: &ClusterState) -> BTreeMap<(String, ReplicaState), u64> {
+    let mut counts = BTreeMap::new();
+    for replica in state.deployments.values().flat_map(|d| d.replicas.values()) {
+        let service = format!("{}/{}", replica.deployment, replica.service);
+        *counts.entry((service, replica.state())).or_default() += 1;
+    }
+    counts
+}
+
 /// `jaco get replica`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

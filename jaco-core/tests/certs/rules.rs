@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jaco_core::certs::{
-    Action, Leaf, Probed, STAGING, Settings, check, plan, probe_answer, verdict,
+    Action, Leaf, Probed, STAGING, Settings, again, check, expiring, plan, probe_answer, verdict,
+    wake,
 };
 use jaco_core::cluster::Command;
 use jaco_core::cluster::audit::EventType;
@@ -13,6 +14,7 @@ use jaco_core::error::ErrorCode;
 use jaco_core::id::{DeploymentName, Domain, NodeName, ServiceName};
 use jaco_core::node::ingress;
 use jaco_core::time::Timestamp;
+use jaco_core::view::cert;
 use jaco_testkit::builders::Cluster;
 
 use super::support::{
@@ -53,6 +55,44 @@ fn renews(cluster: &Cluster) -> Option<Environment> {
         Action::Order { environment, .. } => Some(environment),
         _ => None,
     })
+}
+
+#[test]
+fn what_nothing_renews_is_told_days_before_it_expires() {
+    let mut cluster = shop();
+    issue(&mut cluster, &settings());
+    let served = certificate(&cluster).served.clone().unwrap();
+    let told = |cluster: &Cluster| expiring(&cluster.state, cluster.now);
+    let overdue = served.not_before + DAY * 70;
+    // Ten days beside the point when it should have been renewed.
+    cluster.now = overdue - MINUTE;
+    assert_eq!(told(&cluster), []);
+    assert_eq!(wake(&cluster.state, cluster.now), Some(overdue));
+    for (day, left) in [(70, 20), (80, 10), (89, 1)] {
+        cluster.now = served.not_before + DAY * day;
+        let expiring = told(&cluster).remove(0);
+        assert_eq!((expiring.domain, expiring.days), (domain(), left));
+        let start = format!("expires in {left} days, at {}; ", served.not_after);
+        assert!(expiring.reason.starts_with(&start), "{}", expiring.reason);
+        assert!(expiring.reason.contains("nothing has renewed it since"));
+    }
+    // What stands in the way is told, and the same by `jaco status`.
+    let after = certificate(&cluster).steps;
+    step(&mut cluster, after, failed(Environment::Prod, None));
+    assert!(told(&cluster).remove(0).reason.ends_with("; order: no"));
+    let row = cert::list(&cluster.state).certs.remove(0);
+    assert!(row.warning.unwrap().starts_with("expires in "));
+    cluster.now = cluster.now + MINUTE * 60;
+    issue(&mut cluster, &settings());
+    assert_eq!(told(&cluster), []);
+    assert_eq!(cert::list(&cluster.state).certs.remove(0).warning, None);
+}
+
+#[test]
+fn an_address_of_a_domain_is_tried_for_a_while() {
+    let seconds = std::time::Duration::from_secs;
+    assert!(again(seconds(0)).is_some() && again(seconds(9)).is_some());
+    assert_eq!(again(seconds(10)), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! server also does as an upstream for a daemon's `dns.forwarders`.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +22,9 @@ use super::process::Process;
 const START: Duration = Duration::from_secs(20);
 const ACME_PORT: u16 = 14000;
 const ACME_CONTROL_PORT: u16 = 15000;
+/// Those of the second one.
+const STAGING_PORT: u16 = 14001;
+const STAGING_CONTROL_PORT: u16 = 15001;
 /// Where daemons look for their `dns.forwarders`.
 const DNS_PORT: u16 = 53;
 const DNS_CONTROL_PORT: u16 = 8055;
@@ -33,6 +36,7 @@ pub struct Acme {
     address: Ipv4Addr,
     namespace: Namespace,
     pebble: Process,
+    staging: Process,
     dns: Process,
 }
 
@@ -43,6 +47,7 @@ impl Acme {
             address: layout.switch_address(),
             namespace: Namespace::named(layout.switch_namespace()),
             pebble: Process::new(&layout.name, "pebble", &directory),
+            staging: Process::new(&layout.name, "pebble-staging", &directory),
             dns: Process::new(&layout.name, "dns", &directory),
             directory,
         }
@@ -53,6 +58,21 @@ impl Acme {
     ///
     /// Every start makes a new issuing authority and forgets accounts and orders.
     pub fn start(&self, settings: &[(&str, &str)]) -> Result<()> {
+        self.start_one(&self.pebble, [ACME_PORT, ACME_CONTROL_PORT], settings)
+    }
+
+    /// Starts a second Pebble, which has authorities, accounts and orders of its own.
+    pub fn start_staging(&self, settings: &[(&str, &str)]) -> Result<()> {
+        let ports = [STAGING_PORT, STAGING_CONTROL_PORT];
+        self.start_one(&self.staging, ports, settings)
+    }
+
+    fn start_one(
+        &self,
+        pebble: &Process,
+        ports: [u16; 2],
+        settings: &[(&str, &str)],
+    ) -> Result<()> {
         fs::create_dir_all(&self.directory)?;
         if !self.root_file().exists() {
             self.make_certificates()?;
@@ -60,8 +80,8 @@ impl Acme {
         if self.dns.pid().is_none() {
             self.start_dns()?;
         }
-        let config = self.directory.join("pebble.json");
-        fs::write(&config, serde_json::to_vec_pretty(&self.config())?)?;
+        let config = self.directory.join(format!("pebble-{}.json", ports[0]));
+        fs::write(&config, serde_json::to_vec_pretty(&self.config(ports))?)?;
         let mut command = Command::new("pebble");
         command
             .arg("-config")
@@ -69,15 +89,25 @@ impl Acme {
             .args(["-dnsserver", &self.dns_address()])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .envs(settings.iter().copied());
-        self.pebble.start(&self.namespace, command)?;
-        poll_ok(START, "Pebble answers", || self.fetch(ACME_PORT, "/dir"))
-            .with_context(|| self.pebble.log_tail(15))?;
+        pebble.start(&self.namespace, command)?;
+        poll_ok(START, "Pebble answers", || self.fetch(ports[0], "/dir"))
+            .with_context(|| pebble.log_tail(15))?;
         Ok(())
     }
 
     /// Ends Pebble: from now on orders fail. Names are still resolved.
     pub fn stop(&self) -> Result<()> {
         self.pebble.kill()
+    }
+
+    /// Where the two Pebbles serve ACME, the second for staging.
+    pub fn sockets(&self) -> [SocketAddrV4; 2] {
+        [ACME_PORT, STAGING_PORT].map(|port| SocketAddrV4::new(self.address, port))
+    }
+
+    /// Where both run.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// The value for `acme_ca`.
@@ -129,10 +159,10 @@ impl Acme {
         .with_context(|| self.dns.log_tail(15))
     }
 
-    fn config(&self) -> Value {
+    fn config(&self, [port, control]: [u16; 2]) -> Value {
         json!({ "pebble": {
-            "listenAddress": format!("{}:{ACME_PORT}", self.address),
-            "managementListenAddress": format!("{}:{ACME_CONTROL_PORT}", self.address),
+            "listenAddress": format!("{}:{port}", self.address),
+            "managementListenAddress": format!("{}:{control}", self.address),
             "certificate": self.directory.join("cert.pem"),
             "privateKey": self.directory.join("key.pem"),
             "httpPort": 80,
@@ -177,37 +207,51 @@ impl Acme {
     /// An authority and a leaf: strict clients refuse a leaf that is its own authority. The
     /// authority is written last, since its presence tells that all are there.
     fn make_certificates(&self) -> Result<()> {
+        self.make("-subj /CN=bed-ca -keyout ca-key.pem -out ca.new", &[])?;
         let leaf = format!("subjectAltName=IP:{}", self.address);
+        self.make_leaf("ca.new", "key.pem", "cert.pem", &leaf)?;
+        fs::rename(self.directory.join("ca.new"), self.root_file())?;
+        Ok(())
+    }
+
+    /// A certificate of the same authority for other names: chain and key, PEM. Only after a
+    /// start there is the authority.
+    pub fn certificate(&self, names: &[&str]) -> Result<(String, String)> {
+        let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        let names = format!("subjectAltName={}", names.join(","));
+        self.make_leaf("ca.pem", "other-key.pem", "other.pem", &names)?;
+        let read = |name: &str| fs::read_to_string(self.directory.join(name));
+        Ok((read("other.pem")?, read("other-key.pem")?))
+    }
+
+    fn make_leaf(&self, ca: &str, key: &str, chain: &str, names: &str) -> Result<()> {
+        let arguments =
+            format!("-subj /CN=bed-acme -CA {ca} -CAkey ca-key.pem -keyout {key} -out {chain}");
+        let extensions = ["basicConstraints=critical,CA:FALSE", names];
+        self.make(&arguments, &extensions)
+    }
+
+    fn make(&self, arguments: &str, extensions: &[&str]) -> Result<()> {
         let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650";
-        let steps = [
-            ("-subj /CN=bed-ca -keyout ca-key.pem -out ca-new.pem", None),
-            (
-                "-subj /CN=bed-acme -CA ca-new.pem -CAkey ca-key.pem -keyout key.pem \
-                 -out cert.pem -addext basicConstraints=critical,CA:FALSE",
-                Some(leaf),
-            ),
-        ];
-        for (arguments, extension) in steps {
-            let output = Command::new("openssl")
-                .current_dir(&self.directory)
-                .args(make.split(' '))
-                .args(arguments.split_whitespace())
-                .args(
-                    extension
-                        .iter()
-                        .flat_map(|extension| ["-addext", extension]),
-                )
-                .output()
-                .context("cannot run openssl")?;
-            ensure!(output.status.success(), "openssl: {}", stderr_of(&output));
-        }
-        fs::rename(self.directory.join("ca-new.pem"), self.root_file())?;
+        let output = Command::new("openssl")
+            .current_dir(&self.directory)
+            .args(make.split(' '))
+            .args(arguments.split_whitespace())
+            .args(
+                extensions
+                    .iter()
+                    .flat_map(|extension| ["-addext", *extension]),
+            )
+            .output()
+            .context("cannot run openssl")?;
+        ensure!(output.status.success(), "openssl: {}", stderr_of(&output));
         Ok(())
     }
 
     /// Reaps ended children; used when a bed goes.
     pub(super) fn reap(&self) {
         self.pebble.reap();
+        self.staging.reap();
         self.dns.reap();
     }
 }

@@ -5,11 +5,13 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use super::manager::Manager;
 use super::namespace::Namespace;
 use super::poll::poll_until;
 use super::process::Process;
@@ -28,6 +30,7 @@ pub struct Daemon {
     binaries: Option<PathBuf>,
     config: Map<String, Value>,
     process: Process,
+    manager: OnceLock<Manager>,
 }
 
 impl Daemon {
@@ -54,6 +57,7 @@ impl Daemon {
             binaries: state.binaries.clone(),
             config,
             process: Process::new(&layout.name, "jacod", directory),
+            manager: OnceLock::new(),
         }
     }
 
@@ -115,6 +119,9 @@ impl Daemon {
             .arg(self.config_file())
             .env("JACO_STATE_KEY", self.state_key())
             .env("RUST_BACKTRACE", "1");
+        if let Some(manager) = self.manager.get() {
+            command = manager.hand_over(&command)?;
+        }
         self.process.start(&self.namespace, command)?;
         let mut alive = true;
         let ready = poll_until(START, "jacod accepts connections", || {
@@ -127,6 +134,20 @@ impl Daemon {
                 Ok(())
             })
             .with_context(|| format!("{}:\n{}", self.namespace.name(), self.process.log_tail(15)))
+    }
+
+    /// From its next start on its sockets are kept for it while it is away, as systemd does.
+    /// Ends with this program.
+    pub fn manage(&self) -> Result<()> {
+        if self.manager.get().is_none() {
+            let _ = self.manager.set(Manager::start(&self.directory)?);
+        }
+        Ok(())
+    }
+
+    /// How many sockets are kept under a name.
+    pub fn kept_sockets(&self, name: &str) -> usize {
+        self.manager.get().map_or(0, |manager| manager.count(name))
     }
 
     /// The pid, while it runs.

@@ -34,6 +34,7 @@ mod host;
 pub mod http;
 pub mod images;
 mod layout;
+mod manager;
 mod namespace;
 mod poll;
 mod process;

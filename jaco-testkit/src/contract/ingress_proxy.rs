@@ -38,6 +38,7 @@ pub fn table(ports: &[u16]) -> Arc<RouteTable> {
     let route = PortRoute {
         deployment: DeploymentName::from("contract"),
         service: ServiceName::from("store"),
+        proxy_protocol: false,
         upstreams: Arc::new(vec![upstream]),
     };
     let mut table = RouteTable::default();

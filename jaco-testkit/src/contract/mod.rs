@@ -6,9 +6,12 @@
 //! behind that it can remove through the port.
 
 pub mod bridge_networks;
+pub mod certificate_authority;
 pub mod container_logs;
 pub mod container_runtime;
 pub mod dns_responder;
+pub mod host_lookup;
 pub mod host_network;
 pub mod ingress_proxy;
 mod wait;
+pub mod web_probe;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::RouteTable;
 use jaco_core::ports::IngressProxy;
@@ -63,6 +65,7 @@ impl State {
     }
 }
 
+#[async_trait]
 impl IngressProxy for FakeIngress {
     fn publish(&self, table: Arc<RouteTable>) {
         self.lock().tables.push(table);
@@ -77,5 +80,9 @@ impl IngressProxy for FakeIngress {
             .collect::<Vec<_>>();
         let failure = |port| (format!("0.0.0.0:{port}"), "address in use".to_owned());
         failed.into_iter().map(failure).collect()
+    }
+
+    async fn leave(&self, _: Duration) {
+        self.lock().tables.clear();
     }
 }

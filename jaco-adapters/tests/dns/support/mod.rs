@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use jaco_adapters::dns::{HickoryDns, Settings};
+use jaco_adapters::metrics::Metrics;
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::deployment::Replica;
 use jaco_core::id::NodeName;
@@ -39,6 +40,7 @@ pub(crate) fn free_port() -> u16 {
 
 pub(crate) fn settings(port: u16, upstreams: &[SocketAddr]) -> Settings {
     Settings {
+        meter: Arc::new(Metrics::new()),
         port,
         upstreams: upstreams.to_vec(),
         timeout: Duration::from_millis(300),

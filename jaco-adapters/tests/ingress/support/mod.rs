@@ -1,5 +1,6 @@
 //! An ingress on loopback, upstreams that follow a script, and raw HTTP on either side.
 
+mod http2;
 mod tls;
 mod upstream;
 mod wire;
@@ -15,6 +16,7 @@ use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::{PortRoute, Route, RouteTable, Upstream as Replica};
 use jaco_core::ports::ingress_proxy::IngressProxy;
 
+pub(crate) use http2::{Body, Http2Upstream, speak};
 pub(crate) use tls::{Authority, Visitor};
 pub(crate) use upstream::{Upstream, ok};
 pub(crate) use wire::{Message, Wire};
@@ -163,6 +165,7 @@ pub(crate) fn port(addresses: &[SocketAddr]) -> PortRoute {
     PortRoute {
         deployment: DeploymentName::from("shop"),
         service: ServiceName::from("store"),
+        proxy_protocol: false,
         upstreams: replicas(addresses),
     }
 }

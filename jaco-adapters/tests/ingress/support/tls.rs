@@ -1,5 +1,6 @@
 //! Certificates of an authority of the test's own, and visitors who trust it.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
@@ -91,7 +92,18 @@ impl Visitor {
         host: &str,
         config: ClientConfig,
     ) -> std::io::Result<Self> {
-        let tcp = TcpStream::connect(address)?;
+        Self::introduced(address, host, config, &[])
+    }
+
+    /// The same behind something that is said before.
+    pub(crate) fn introduced(
+        address: SocketAddr,
+        host: &str,
+        config: ClientConfig,
+        before: &[u8],
+    ) -> std::io::Result<Self> {
+        let mut tcp = TcpStream::connect(address)?;
+        tcp.write_all(before)?;
         tcp.set_read_timeout(Some(DEADLINE))?;
         tcp.set_write_timeout(Some(DEADLINE))?;
         let name = ServerName::try_from(host.to_owned()).unwrap();

@@ -63,6 +63,11 @@ impl Wire {
         &self.tcp
     }
 
+    /// So many bytes.
+    pub(crate) fn read_exact(&mut self, bytes: &mut [u8]) {
+        self.reader.read_exact(bytes).unwrap();
+    }
+
     /// One line without its end; none at the end of the stream.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();

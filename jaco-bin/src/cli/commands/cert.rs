@@ -47,7 +47,10 @@ pub(super) fn render(rows: &[CertRow]) -> String {
             time(row.not_after).unwrap_or_default(),
             time(row.last_renewal_at).unwrap_or_default(),
             time(row.next_attempt_at).unwrap_or_default(),
-            row.last_error.clone().unwrap_or_default(),
+            row.warning
+                .clone()
+                .or(row.last_error.clone())
+                .unwrap_or_default(),
         ]
     });
     let head = [

@@ -1,38 +1,35 @@
 //! Certificates: on the leader, carries out what the core plans for each domain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use jaco_core::certs::{self, Action, PROBE_PATH, plan, wake};
-use jaco_core::cluster::Command;
+use jaco_core::certs::{self, Action, Expiring, PROBE_PATH, plan, wake};
 use jaco_core::cluster::certs::{
     AccountKey, CertStep, Environment, Issued, Order, Stage, account_name, key_name,
 };
+use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::Domain;
 use jaco_core::manifest::hash::{hex, unhex};
+use jaco_core::ports::Measured;
 use jaco_core::ports::certificate_authority::{Progress, Refusal};
+use jaco_core::time::Timestamp;
 use tokio::task::JoinSet;
 
 use super::{Member, SAFETY_TICK};
-
-/// A CA that is not done is asked again after this.
-const AGAIN: Duration = Duration::from_secs(5);
-
-/// For how long an address of a domain is tried, and how often.
-const PROBED_FOR: Duration = Duration::from_secs(10);
-const BETWEEN_PROBES: Duration = Duration::from_millis(500);
 
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     let settings = member.config.acme.settings.clone();
     let mut busy = BTreeSet::new();
     let mut tasks: JoinSet<Domain> = JoinSet::new();
+    let mut told = BTreeMap::new();
     loop {
         let state = member.state();
         let mut limit = SAFETY_TICK;
         if member.consensus.status().is_leader() {
             let now = member.clock.now();
+            tell_expiring(&state, now, &mut told);
             for action in plan(&state, &settings, &busy, now) {
                 start(&member, action, &mut busy, &mut tasks).await;
             }
@@ -55,6 +52,22 @@ pub(crate) async fn run(member: Arc<Member>) {
             },
         }
     }
+}
+
+/// Tells of each certificate that will expire, once for each day that it has left.
+fn tell_expiring(state: &ClusterState, now: Timestamp, told: &mut BTreeMap<Domain, u64>) {
+    let expiring = certs::expiring(state, now);
+    for Expiring {
+        domain,
+        days,
+        reason,
+    } in &expiring
+    {
+        if told.get(domain) != Some(days) {
+            tracing::warn!(subsystem = "acme", %domain, reason, "certificate not renewed");
+        }
+    }
+    *told = expiring.into_iter().map(|e| (e.domain, e.days)).collect();
 }
 
 async fn start(
@@ -125,7 +138,7 @@ async fn carry_out(member: &Member, action: Action) {
                     );
                 }
             }
-            Ok(None) => tokio::time::sleep(AGAIN).await,
+            Ok(None) => tokio::time::sleep(certs::ASK_ORDER_AGAIN).await,
             Err(refusal) => {
                 forget_lost(member, &order.account, &refusal).await;
                 fail(member, &domain, after, order.environment, refusal).await;
@@ -165,14 +178,15 @@ async fn look(member: &Member, domain: &Domain) -> Result<(), String> {
     let prober = certs::prober(&state, &member.name);
     let via = prober.map(|node| node.cluster_address.as_str());
     for address in found {
-        // The nodes learn of the domain one after the other; what is right shows soon.
         let begun = Instant::now();
         loop {
             let probed = member.web.fetch(via, address, domain, PROBE_PATH).await;
-            match certs::verdict(&state, domain, address, &probed) {
-                Ok(()) => break,
-                Err(_) if begun.elapsed() < PROBED_FOR => tokio::time::sleep(BETWEEN_PROBES).await,
-                Err(reason) => return Err(reason),
+            let Err(reason) = certs::verdict(&state, domain, address, &probed) else {
+                break;
+            };
+            match certs::again(begun.elapsed()) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(reason),
             }
         }
     }
@@ -216,6 +230,7 @@ async fn complete(
     certs::check(&leaf, domain, member.clock.now())
         .map_err(|reason| refused(Stage::Check, reason))?;
     let environment = order.environment;
+    member.meter.record(Measured::CertificateIssued);
     tracing::info!(
         subsystem = "acme",
         %domain,

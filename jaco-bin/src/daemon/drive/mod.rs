@@ -25,8 +25,8 @@ use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
     BridgeNetworks, CertificateAuthority, Clock, Consensus, ContainerLogs, ContainerRuntime,
-    DnsResponder, Firewall, HostLookup, HostNetwork, IngressProxy, Mesh, RuntimeError, Sealer,
-    SystemProbe, WebProbe,
+    DnsResponder, Firewall, HostLookup, HostNetwork, IngressProxy, Mesh, Meter, RuntimeError,
+    Sealer, SystemProbe, WebProbe,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -58,6 +58,7 @@ pub(super) struct Member {
     /// The newest index whose isolation was verified; none while there is no isolation.
     pub(super) isolated_at: watch::Sender<Option<u64>>,
     pub(super) dns: Arc<dyn DnsResponder>,
+    pub(super) meter: Arc<dyn Meter>,
     pub(super) hosts: hosts::Hosts,
     /// Held for reading while a container starts on its bridges, for writing while bridges
     /// that nothing needs are removed.

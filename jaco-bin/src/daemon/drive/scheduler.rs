@@ -1,9 +1,10 @@
 //! Scheduler: on the leader, from each new state to the next steps.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jaco_core::cluster::Command;
+use jaco_core::ports::Measured;
 use jaco_core::scheduler::{Planner, decide};
 
 use super::{Member, SAFETY_TICK};
@@ -25,11 +26,13 @@ pub(crate) async fn run(member: Arc<Member>) {
             }
             state = member.state();
             let now = member.clock.now();
+            let begun = Instant::now();
             let steps = decide(&mut planner, &state, now);
             if !steps.is_empty() {
                 tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
                 member.report(Command::Schedule(steps)).await;
             }
+            member.meter.record(Measured::Reconcile(begun.elapsed()));
             let due = planner.due(now);
             limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
         } else {

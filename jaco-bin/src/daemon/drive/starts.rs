@@ -8,8 +8,8 @@ use jaco_core::manifest::spec::PullPolicy;
 use jaco_core::node::bridges;
 use jaco_core::node::containers::{self, Desired};
 use jaco_core::node::report::Work;
-use jaco_core::ports::RuntimeError;
 use jaco_core::ports::container_runtime::PullProgress;
+use jaco_core::ports::{Measured, RuntimeError};
 use tokio::sync::Semaphore;
 
 use super::runtime::Shared;
@@ -87,7 +87,9 @@ impl Starts {
         }
         member.isolated().await?;
         tracing::info!(subsystem = "runtime", %replica, "starting container");
-        member.runtime.start(&request).await.map(drop)
+        member.runtime.start(&request).await?;
+        member.meter.record(Measured::ContainerStarted);
+        Ok(())
     }
 
     async fn ensure_image(&self, wanted: &Desired) -> Result<(), RuntimeError> {

@@ -139,7 +139,7 @@ fn long(view: View<'_>) -> Option<PortEntry> {
         "protocol",
         choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
     );
-    let proxy_protocol = proxy_protocol(&mut fields);
+    let proxy_protocol = proxy_protocol(&mut fields, protocol);
     fields.take("host_ip", |view| host_address::<()>(view, &string(view)?));
     fields.take("mode", choice(&[("ingress", ()), ("host", ())]));
     fields.take("name", string);
@@ -158,10 +158,16 @@ fn long(view: View<'_>) -> Option<PortEntry> {
     })
 }
 
-fn proxy_protocol(fields: &mut Fields<'_>) -> bool {
-    fields
-        .take("x-jaco-proxy-protocol", choice(&[("v2", ())]))
-        .is_some()
+/// Told at the beginning of a connection, which UDP has not.
+fn proxy_protocol(fields: &mut Fields<'_>, protocol: Option<Protocol>) -> bool {
+    let told = fields.take("x-jaco-proxy-protocol", |view| {
+        choice(&[("v2", ())])(view)?;
+        match protocol {
+            Some(Protocol::Udp) => view.invalid("the PROXY protocol is for TCP ports".to_owned()),
+            _ => Some(()),
+        }
+    });
+    told.is_some()
 }
 
 /// The short form of a long entry.
