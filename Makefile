@@ -6,6 +6,7 @@ CARGO ?= cargo
 NODES ?= 1
 ROUNDS ?= 200
 SEEDS ?= 20000
+INPUTS ?= 10000000
 BIN := target/debug
 TESTS := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
@@ -87,6 +88,18 @@ bench-ingress: ## The ingress beside nginx, HAProxy and Caddy, one worker each
 	@packaging/install-deps.sh bench
 	@$(CARGO) build --quiet --release -p jaco-benches
 	@target/release/bench-ingress
+
+.PHONY: soak-ingress
+soak-ingress: ## Changes, tunnels, large bodies, idle and hostile clients (ROUNDS=1000 changes)
+	@packaging/install-deps.sh wrk nginx-light libnginx-mod-stream haproxy caddy
+	@$(CARGO) build --quiet --release -p jaco-benches
+	@ulimit -n $$(ulimit -Hn) && \
+		JACO_SOAK_ROUNDS=$(if $(filter file,$(origin ROUNDS)),1000,$(ROUNDS)) \
+		target/release/soak-ingress
+
+.PHONY: fuzz
+fuzz: ## Outside bytes of the ingress and of CAs (INPUTS=10000000 each)
+	@JACO_FUZZ=$(INPUTS) $(CARGO) test --quiet --release -p jaco-adapters --lib fuzz:: -- --nocapture
 
 .PHONY: bench-dns
 bench-dns: ## Names of our own beside dnsmasq, one worker each

@@ -10,7 +10,7 @@ set -eu
 
 bed="docker.io nftables iproute2 iptables busybox-static docker-registry
     pebble openssl curl"
-bench="wrk jq nginx-light haproxy caddy dnsmasq-base dnsperf etcd-server"
+bench="wrk nghttp2-client jq nginx-light libnginx-mod-stream haproxy caddy dnsmasq-base dnsperf etcd-server"
 parity="docker-compose"
 
 packages=""

@@ -1,6 +1,7 @@
 //! Shared parts of the peer benches: medians, and rows in the form that scripts read.
 
 pub mod clusters;
+pub mod front;
 pub mod parity;
 pub mod peer;
 
