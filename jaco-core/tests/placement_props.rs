@@ -215,6 +215,18 @@ fn hosts_are_taken_all_or_none() {
 }
 
 #[test]
+fn nothing_is_told_of_free_hosts_that_the_next_plan_will_take() {
+    let mut cluster = Cluster::of(3);
+    let hosts = Placement::Hosts(vec!["n2".into(), "n3".into()]);
+    let pinned = with(2, |spec| spec.placement = hosts.clone());
+    cluster.deploy(deployment("d", [("web", pinned)])).unwrap();
+    assert_eq!(replicas(&cluster, "web").count(), 0);
+    assert_eq!(pending(&cluster, "web"), None);
+    cluster.settle();
+    assert_eq!(replicas(&cluster, "web").count(), 2);
+}
+
+#[test]
 fn global_puts_one_on_every_ready_node_and_names_it_after_the_host() {
     let mut cluster = Cluster::of(3);
     lose(&mut cluster, "n2");

@@ -70,7 +70,7 @@ pub fn pending(
     }
     let verdicts = placement(state, deployment, name, service);
     if let Placement::Hosts(_) = &service.placement {
-        return Some(unsatisfied_hosts(&verdicts, service));
+        return unsatisfied_hosts(&verdicts, service);
     }
     if verdicts.iter().any(|(_, verdict)| verdict.is_none()) {
         return None;
@@ -109,7 +109,11 @@ fn is_short(deployment: &Deployment, name: &ServiceName, service: &ServiceSpec) 
     active.count() < service.replicas as usize
 }
 
-fn unsatisfied_hosts(verdicts: &[(NodeName, Option<Rejection>)], service: &ServiceSpec) -> Cause {
+/// None when every host can take its replica: the next plan places them.
+fn unsatisfied_hosts(
+    verdicts: &[(NodeName, Option<Rejection>)],
+    service: &ServiceSpec,
+) -> Option<Cause> {
     let Placement::Hosts(hosts) = &service.placement else {
         unreachable!("called for host placement only")
     };
@@ -125,6 +129,7 @@ fn unsatisfied_hosts(verdicts: &[(NodeName, Option<Rejection>)], service: &Servi
         .collect();
     let message = match missing.first() {
         Some(host) => format!("cannot satisfy host placement: {host} unreachable"),
+        None if hosts.len() >= service.replicas as usize => return None,
         None => "cannot satisfy host placement: fewer hosts than replicas".to_owned(),
     };
     let details = BTreeMap::from([
@@ -134,9 +139,9 @@ fn unsatisfied_hosts(verdicts: &[(NodeName, Option<Rejection>)], service: &Servi
         ),
         ("missing".to_owned(), missing.join(", ")),
     ]);
-    Cause {
+    Some(Cause {
         code: None,
         message,
         details,
-    }
+    })
 }
