@@ -43,7 +43,7 @@ impl Kept {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(subsystem = "ingress", name, %error, "a kept socket is unusable");
+                    tracing::warn!(subsystem = "ingress", name, %error, "a kept socket is lost");
                 }
             }
         }
