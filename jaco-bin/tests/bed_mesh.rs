@@ -51,17 +51,7 @@ fn connected(bed: &Bed, count: usize) -> bool {
 /// The addresses that the service's name has on a host, asked from a container there if any.
 fn named(host: &Host, webs: &[Seat]) -> Option<BTreeSet<Ipv4Addr>> {
     let asker = webs.iter().find(|seat| seat.host == host.index())?;
-    let command = ["exec", &asker.name, "nslookup", "-type=a", "web"];
-    let output = host.docker(&command).unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("Address: "));
-    Some(
-        lines
-            .filter_map(|address| address.trim().parse().ok())
-            .collect(),
-    )
+    Some(host.addresses_of(&asker.name, "web").unwrap())
 }
 
 fn wait_connected(bed: &Bed, deadline: Duration, count: usize, when: &str) {

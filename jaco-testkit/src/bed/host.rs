@@ -1,5 +1,6 @@
 //! One host of a bed, as a test sees it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -159,6 +160,18 @@ impl Host {
     /// Writes `jacod.yaml`; see [`Daemon::write_config`].
     pub fn write_config(&self, extra: &[(&str, Value)]) -> Result<()> {
         self.daemon.write_config(extra)
+    }
+
+    /// The IPv4 addresses that a name has for a container of this host; none if it has none.
+    pub fn addresses_of(&self, container: &str, name: &str) -> Result<BTreeSet<Ipv4Addr>> {
+        let output = self.docker(&["exec", container, "nslookup", "-type=a", name])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Address: "));
+        Ok(lines
+            .filter_map(|address| address.trim().parse().ok())
+            .collect())
     }
 
     /// Starts `jacod`; writes a configuration first if there is none.

@@ -253,15 +253,5 @@ fn fetches(bed: &Bed, from: &ReplicaRow, to: &ReplicaRow) -> bool {
 fn named(host: &Host, rows: &[ReplicaRow]) -> Option<BTreeSet<Ipv4Addr>> {
     let here = |row: &&ReplicaRow| row.host.as_str() == host.name() && runs(row);
     let asker = rows.iter().find(here)?;
-    let words = ["exec", asker.id.as_str(), "nslookup", "-type=a", "web"];
-    let output = host.docker(&words).ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("Address: "));
-    Some(
-        lines
-            .filter_map(|address| address.trim().parse().ok())
-            .collect(),
-    )
+    host.addresses_of(asker.id.as_str(), "web").ok()
 }
