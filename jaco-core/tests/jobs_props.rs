@@ -11,6 +11,7 @@ use jaco_core::cluster::node::{NodeCondition, NodeStatus};
 use jaco_core::id::NodeName;
 use jaco_core::manifest::spec::{Condition, Dependency, ServiceKind, ServiceSpec};
 use jaco_core::node::containers;
+use jaco_core::node::gates::gates;
 use jaco_core::node::report::{self, Local};
 use jaco_core::scheduler::{drain, plan};
 use jaco_core::view::replica::row;
@@ -190,4 +191,63 @@ fn what_awaits_a_job_awaits_that_of_its_own_revision() {
     let extract = only(&cluster, "extract");
     report(&mut cluster, &extract, ReplicaState::Completed);
     assert!(starts(&cluster, "load"));
+}
+
+#[test]
+fn what_awaits_a_job_of_two_replicas_awaits_both() {
+    let done = Dependency {
+        condition: Condition::ServiceCompletedSuccessfully,
+        required: true,
+    };
+    let mut load = service(1, "load");
+    load.depends_on.insert("extract".into(), done);
+    let mut extract = job("extract");
+    extract.replicas = 2;
+    let mut cluster = Cluster::of(1);
+    cluster
+        .deploy(deployment("d", [("extract", extract), ("load", load)]))
+        .unwrap();
+    while cluster.schedule() {}
+    let both: Vec<Replica> = cluster
+        .state
+        .replicas()
+        .filter(|r| r.service.as_str() == "extract")
+        .map(|r| Replica::clone(r))
+        .collect();
+    let waits = |cluster: &Cluster| {
+        let load = only(cluster, "load");
+        let gates = gates(&cluster.state.deployments["d"], &load);
+        !gates.iter().all(|gate| gate.satisfied)
+    };
+    assert_eq!(both.len(), 2);
+    report(&mut cluster, &both[0], ReplicaState::Completed);
+    assert!(waits(&cluster));
+    report(&mut cluster, &both[1], ReplicaState::Completed);
+    assert!(!waits(&cluster));
+}
+
+#[test]
+fn a_job_is_not_done_again_when_another_kind_of_it_is_called_off() {
+    let (mut cluster, replica) = done();
+    let mut two = job("b");
+    two.replicas = 2;
+    cluster.deploy(deployment("d", [("job", two)])).unwrap();
+    // The first of the new kind begins while what was done is still kept.
+    let mut steps = plan(&cluster.state, cluster.now);
+    steps.retain(|step| matches!(step, Step::Place { .. }));
+    cluster.must(Command::Schedule(steps));
+    cluster
+        .deploy(deployment("d", [("job", job("a"))]))
+        .unwrap();
+    let others = cluster.state.replicas().filter(|r| r.id != replica.id);
+    let others: Vec<Replica> = others.map(|r| Replica::clone(r)).collect();
+    assert!(!others.is_empty());
+    for other in &others {
+        report(&mut cluster, other, ReplicaState::Running);
+    }
+    while cluster.schedule() {
+        cluster.obey();
+        report(&mut cluster, &replica, ReplicaState::Completed);
+    }
+    stays_done(&mut cluster, &replica);
 }

@@ -92,7 +92,9 @@ fn relocate<'a>(view: &ServiceView<'a>, replica: &'a Replica, turn: &mut Turn<'a
 fn make_room(view: &ServiceView<'_>, turn: &mut Turn<'_, '_>) {
     let ready =
         |node| turn.state.nodes.get(node).map(|node| node.status()) == Some(NodeStatus::Ready);
-    if let Some(replica) = view.stale.iter().rev().find(|replica| ready(&replica.node)) {
+    let replaced = view.outdated().into_iter();
+    let mut replaced = replaced.filter(|replica| view.update.replaces(replica));
+    if let Some(replica) = replaced.find(|replica| ready(&replica.node)) {
         turn.retire(replica);
     }
 }

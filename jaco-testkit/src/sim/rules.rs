@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jaco_core::cluster::ClusterState;
-use jaco_core::cluster::deployment::{Deployment, Phase, Replica};
+use jaco_core::cluster::deployment::{Deployment, Phase, Replica, Revision};
 use jaco_core::id::{DeploymentName, NodeName, ReplicaId, ServiceName, SpecHash};
 use jaco_core::manifest::spec::{Condition, Placement, ServiceKind, ServiceSpec};
 
@@ -118,9 +118,10 @@ impl Jobs {
                 if *hash != spec.spec_hash || deployment.deleting {
                     (*hash, *by) = (spec.spec_hash.clone(), BTreeSet::new());
                 }
+                // One that was done under an earlier revision of the same kind may be on its way out.
                 let done = deployment
                     .replicas_of(service)
-                    .filter(|r| r.has_completed());
+                    .filter(|r| r.has_completed() && r.phase == Phase::Active);
                 let done = done.filter(|replica| replica.spec_hash == *hash);
                 by.extend(done.map(|replica| replica.id.clone()));
                 let most = spec.replicas as usize;
@@ -160,12 +161,13 @@ impl Jobs {
         };
         for (name, on) in &service.depends_on {
             let key = (replica.deployment.clone(), name.clone());
-            // It may have begun under an earlier revision in which it was the same, and what awaits
-            // an older revision's job may also begin after the present one's.
-            let revisions = deployment.revisions.values().filter(|revision| {
+            // The gate was passed under some revision since the one that brought this replica's
+            // kind; another may have come while the container was on its way.
+            let other = |revision: &&Arc<Revision>| {
                 let same = revision.spec.services.get(&replica.service);
-                same.is_some_and(|same| same.spec_hash == replica.spec_hash)
-            });
+                same.is_none_or(|same| same.spec_hash != replica.spec_hash)
+            };
+            let revisions = deployment.revisions.values().skip_while(other);
             let specs = revisions.map(|it| &it.spec).chain([deployment.spec()]);
             let mut kinds = specs.filter_map(|spec| spec.services.get(name));
             let is_done = |awaited: &ServiceSpec| {

@@ -24,7 +24,7 @@ pub(in crate::scheduler) struct ServiceView<'a> {
     /// Active replicas of the present spec on nodes that may keep them.
     pub(super) current: Vec<&'a Arc<Replica>>,
     /// Active replicas of an older spec.
-    pub(super) stale: Vec<&'a Arc<Replica>>,
+    stale: Vec<&'a Arc<Replica>>,
     /// Active replicas on nodes that do not suit the service any more, and the second ones on a
     /// node of a global service.
     misplaced: Vec<&'a Arc<Replica>>,
@@ -119,7 +119,7 @@ impl<'a> ServiceView<'a> {
     }
 
     /// What is to be replaced: what does not serve first, then what stands wrong.
-    fn outdated(&self) -> Vec<&'a Arc<Replica>> {
+    pub(super) fn outdated(&self) -> Vec<&'a Arc<Replica>> {
         let stale = match self.update.is_paused() {
             true => &[],
             false => self.stale.as_slice(),
@@ -205,7 +205,7 @@ impl<'a> ServiceView<'a> {
         let outdated = self.outdated();
         let mut gone = outdated.clone();
         gone.extend(self.surplus_order());
-        gone.sort_by_key(|replica| replica.is_serving());
+        gone.sort_by_key(|replica| is_of_use(replica));
         gone.truncate(surplus);
         // What has not proved itself yet is in flight already.
         let in_flight = gone
@@ -261,9 +261,14 @@ impl<'a> ServiceView<'a> {
     }
 }
 
-/// What does not serve goes first, then the newest number.
+/// True for what serves, and for a job that is done: without it the job would be done again.
+fn is_of_use(replica: &Replica) -> bool {
+    replica.is_serving() || replica.has_completed()
+}
+
+/// What is of no use goes first, then the newest number.
 fn in_order<'a>(replicas: &[&'a Arc<Replica>]) -> Vec<&'a Arc<Replica>> {
     let mut order = replicas.to_vec();
-    order.sort_by_key(|replica| (replica.is_serving(), Reverse(replica.number)));
+    order.sort_by_key(|replica| (is_of_use(replica), Reverse(replica.number)));
     order
 }
