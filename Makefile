@@ -78,7 +78,6 @@ bench-failover: deps ## Loss of the leader and of a host, beside Docker Swarm (R
 
 .PHONY: soak-rollout
 soak-rollout: deps ## Updates, scaling, drains, leader kills under load (ROUNDS=10)
-	@packaging/install-deps.sh wrk
 	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
 	@JACO_SOAK_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
 		JACO_BIN_DIR=$(CURDIR)/target/release target/release/soak-rollout
@@ -96,6 +95,12 @@ soak-ingress: ## Changes, tunnels, large bodies, idle and hostile clients (ROUND
 	@ulimit -n $$(ulimit -Hn) && \
 		JACO_SOAK_ROUNDS=$(if $(filter file,$(origin ROUNDS)),1000,$(ROUNDS)) \
 		target/release/soak-ingress
+
+.PHONY: conformance
+conformance: ## The requests of a public corpus through the ingress, byte by byte
+	@packaging/install-deps.sh python3-pip
+	@$(CARGO) build --quiet -p jaco-benches --bin corpus
+	@target/debug/corpus
 
 .PHONY: fuzz
 fuzz: ## Outside bytes of the ingress and of CAs (INPUTS=10000000 each)

@@ -4,6 +4,7 @@ pub mod clusters;
 pub mod front;
 pub mod parity;
 pub mod peer;
+pub mod web;
 
 /// The median of some figures; zero of none.
 pub fn median(figures: &mut [f64]) -> f64 {

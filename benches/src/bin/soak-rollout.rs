@@ -14,17 +14,21 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use jaco_benches::clusters::{LIMIT, jaco_leader, others, wait_for_jaco};
-use jaco_benches::peer::setting;
+use jaco_benches::peer::{install, setting};
+use jaco_benches::web;
 use jaco_testkit::bed::{Bed, Host, poll_until};
 use jaco_testkit::project::Project;
 
 const DOMAIN: &str = "web.example.com";
+const IMAGES: [&str; 2] = ["fast:1", "fast:2"];
 const CONNECTIONS: &str = "4";
 /// Longer than any phase; the load is ended by a signal.
 const DURATION: &str = "600s";
 
 fn main() -> Result<()> {
     let rounds = setting("JACO_SOAK_ROUNDS", 10);
+    install(&web::PACKAGES)?;
+    install(&["wrk"])?;
     let bed = Bed::builder().name("sroll").hosts(3).build()?;
     for host in bed.hosts() {
         host.daemon().manage()?;
@@ -92,7 +96,7 @@ impl Soak<'_> {
         let bed = self.bed;
         let all: Vec<&Host> = bed.hosts().iter().collect();
         let first = bed.host(1);
-        let image = if round % 2 == 1 { "web:2" } else { "web:1" };
+        let image = IMAGES[round % 2];
         write_image(bed, &self.project, image)?;
         self.phase("update", &all, |soak| soak.apply())?;
         for (name, count) in [("scale_to_6", 6), ("scale_to_2", 2), ("scale_to_3", 3)] {
@@ -193,7 +197,10 @@ fn describe(bed: &Bed) -> Result<Project> {
              - {{name: web, replicas: 3}}\n"
         ),
     )?;
-    write_image(bed, &project, "web:1")?;
+    for (image, from) in IMAGES.into_iter().zip(["web:1", "web:2"]) {
+        web::build(bed, from, image)?;
+    }
+    write_image(bed, &project, IMAGES[0])?;
     Ok(project)
 }
 

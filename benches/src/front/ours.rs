@@ -20,6 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Front, HOST, PLAIN, Ports, certificate, run, write};
 
+/// As in `jacod` (ADR 0013).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The word that makes a program the ingress; the file with what it serves comes after it.
 const SERVE: &str = "serve";
 

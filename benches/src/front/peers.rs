@@ -104,7 +104,7 @@ pub fn haproxy(files: &Path, backend: u16) -> Result<Front> {
     let (chain, key) = certificate(HOST)?;
     let pem = write(files, "haproxy.pem", &(chain + &key))?;
     let config = format!(
-        "global\n  nbthread 1\n  maxconn 16384\n\
+        "global\n  nbthread 1\n  maxconn 4096\n\
          defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n\
          \x20 timeout server 60s\n  option http-keep-alive\n  http-reuse always\n\
          frontend in\n  bind 127.0.0.1:{http} backlog 4096\n\

@@ -25,6 +25,9 @@ pub(super) fn host(head: &Parts) -> Result<&str, Answer> {
     if head.uri.authority().is_some() && head.uri.scheme().is_none() {
         return Err(BAD_TARGET);
     }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(BAD_TARGET);
+    }
     let mut named = head.headers.get_all(HOST).iter();
     let header = match (named.next(), named.next()) {
         (Some(only), None) => Some(only.to_str().map_err(|_| BAD_HOST)?),

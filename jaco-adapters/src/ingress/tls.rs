@@ -9,11 +9,11 @@ use jaco_core::cluster::certs::{Issued, key_name};
 use jaco_core::id::Domain;
 use jaco_core::manifest::hash::unhex;
 use jaco_core::ports::Sealer;
-use rustls::crypto::aws_lc_rs;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{ServerConfig, SupportedCipherSuite, version};
 use zeroize::Zeroizing;
 
 use super::live::Live;
@@ -22,6 +22,21 @@ use crate::transport::pki;
 /// HTTP/2, as ALPN names it.
 pub(super) const H2: &[u8] = b"h2";
 const HTTP_11: &[u8] = b"http/1.1";
+
+/// In the order in which they are chosen. AES-128 comes first: it is as safe as anybody needs, and
+/// its hash has instructions of its own on most processors, which that of AES-256 has not; that
+/// is an eighth of a handshake.
+const SUITES: [SupportedCipherSuite; 9] = [
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 /// A certificate ready for handshakes.
 pub(super) struct Shown {
@@ -54,12 +69,15 @@ pub(super) fn open(domain: &Domain, served: &Issued, sealer: &dyn Sealer) -> Res
 /// # Errors
 /// When the library refuses one, which would be a defect.
 pub(super) fn config(table: Arc<ArcSwap<Live>>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = SUITES.to_vec();
+    let provider = Arc::new(provider);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ByName(table)));
     config.alpn_protocols = vec![H2.to_vec(), HTTP_11.to_vec()];
+    config.ignore_client_order = true;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
 }

@@ -136,6 +136,7 @@ fn bad_request_lines_are_refused() {
         "GET / HTTP/1.1 x",
         "G\"T / HTTP/1.1",
         "GET x HTTP/1.1",
+        "GET * HTTP/1.1",
         "\0",
     ] {
         let mut client = rig.client();

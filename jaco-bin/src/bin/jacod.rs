@@ -6,6 +6,10 @@ use clap::Parser;
 use jaco_bin::daemon::lifecycle::{Args, Failure, run};
 use jaco_core::error::ErrorCode;
 
+/// ADR 0013.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
