@@ -65,6 +65,10 @@ soak-partition: deps build ## Cut a host off and mend the cut (ROUNDS=5)
 soak-churn: deps build ## Have replicas come and go, look for what stays (ROUNDS=200)
 	@$(BIN)/jaco-lab soak churn --rounds $(ROUNDS)
 
+.PHONY: soak-pool
+soak-pool: deps build ## Have all 253 addresses of a network in use at once
+	@$(CARGO) test -p jaco-bin --test bed_pools -- --ignored
+
 .PHONY: bench-apply
 bench-apply: deps ## Time from apply to running containers, beside Docker Swarm
 	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches

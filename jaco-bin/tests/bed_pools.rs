@@ -93,6 +93,7 @@ fn running(host: &Host) -> BTreeSet<Ipv4Addr> {
 }
 
 #[test]
+#[ignore = "253 containers take three minutes: make soak-pool"]
 fn all_addresses_of_a_network_are_in_use_at_once() {
     let bed = bed("crowd", 3);
     bed.form_cluster().unwrap();
