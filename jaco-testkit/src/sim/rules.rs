@@ -118,7 +118,7 @@ impl Jobs {
                 if *hash != spec.spec_hash || deployment.deleting {
                     (*hash, *by) = (spec.spec_hash.clone(), BTreeSet::new());
                 }
-                // One that was done under an earlier revision of the same kind may be on its way out.
+                // What was done under an earlier revision of the same kind may be on its way out.
                 let done = deployment
                     .replicas_of(service)
                     .filter(|r| r.has_completed() && r.phase == Phase::Active);
