@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jaco_core::cluster::addresses::REST;
+use jaco_core::cluster::addresses::{Pool, REST};
+use jaco_core::cluster::audit::EventType;
+use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::node::NodeCondition;
 use jaco_core::cluster::{ClusterState, Command, apply};
 use jaco_core::error::ErrorCode;
@@ -403,4 +405,26 @@ fn a_join_token_works_once_and_in_time() {
         cluster.apply(twice).unwrap_err().code,
         ErrorCode::NodeAlreadyMember
     );
+}
+
+#[test]
+fn a_leader_that_says_twice_that_it_leads_is_told_of_once() {
+    let mut cluster = Cluster::of(1);
+    let told = |cluster: &Cluster| {
+        let events = cluster.state.audit.iter();
+        events
+            .filter(|event| event.kind == EventType::LeaderElected)
+            .count()
+    };
+    let before = told(&cluster);
+    for (term, more) in [(8, 1), (8, 1), (9, 2)] {
+        cluster.must(Command::Lead {
+            node: "n1".into(),
+            term,
+            ipam_pool: Pool::parse("10.244.0.0/16").unwrap(),
+            mesh_pool: MeshPool::parse("10.240.0.0/16").unwrap(),
+            audit_retention: 100,
+        });
+        assert_eq!(told(&cluster) - before, more);
+    }
 }

@@ -282,6 +282,17 @@ impl Consensus for RaftConsensus {
         Ok(applied)
     }
 
+    async fn write_leading(
+        &self,
+        identity: &Identity,
+        command: Command,
+    ) -> Result<Applied, ConsensusError> {
+        let begun = std::time::Instant::now();
+        let applied = self.shared.lead_write(identity, command).await?;
+        self.shared.meter.record(Measured::Commit(begun.elapsed()));
+        Ok(applied)
+    }
+
     async fn catch_up(&self) -> Result<(), ConsensusError> {
         let leader = self.shared.leader()?;
         let index = if leader.0 == self.shared.me {

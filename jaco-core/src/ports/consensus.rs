@@ -22,6 +22,14 @@ pub trait Consensus: Send + Sync + 'static {
     async fn write(&self, identity: &Identity, command: Command)
     -> Result<Applied, ConsensusError>;
 
+    /// Commits a command only while this member leads; `no_leader` when it does not. For what was
+    /// decided on the state of this member: another leader has decided anew.
+    async fn write_leading(
+        &self,
+        identity: &Identity,
+        command: Command,
+    ) -> Result<Applied, ConsensusError>;
+
     /// Waits until the local snapshot holds everything that was committed before the call.
     async fn catch_up(&self) -> Result<(), ConsensusError>;
 

@@ -98,6 +98,17 @@ impl Consensus for FakeConsensus {
         Ok(applied)
     }
 
+    async fn write_leading(
+        &self,
+        identity: &Identity,
+        command: Command,
+    ) -> Result<Applied, ConsensusError> {
+        if !self.working()?.status.is_leader() {
+            return Err(ConsensusError::NoLeader);
+        }
+        self.write(identity, command).await
+    }
+
     async fn catch_up(&self) -> Result<(), ConsensusError> {
         self.working().map(drop)
     }

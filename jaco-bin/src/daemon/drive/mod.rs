@@ -20,13 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jaco_core::cluster::node::{Isolation, MeshEnd};
-use jaco_core::cluster::{ClusterState, Command};
+use jaco_core::cluster::{Applied, ClusterState, Command};
 use jaco_core::id::{ClusterId, Identity, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
-    BridgeNetworks, CertificateAuthority, Clock, Consensus, ContainerLogs, ContainerRuntime,
-    DnsResponder, Firewall, HostLookup, HostNetwork, IngressProxy, Mesh, Meter, RuntimeError,
-    Sealer, SystemProbe, WebProbe,
+    BridgeNetworks, CertificateAuthority, Clock, Consensus, ConsensusError, ContainerLogs,
+    ContainerRuntime, DnsResponder, Firewall, HostLookup, HostNetwork, IngressProxy, Mesh, Meter,
+    RuntimeError, Sealer, SystemProbe, WebProbe,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -85,6 +85,21 @@ const ISOLATION_LIMIT: Duration = Duration::from_secs(10);
 /// How often everything is looked at even though nothing woke a driver.
 const SAFETY_TICK: Duration = Duration::from_secs(30);
 
+/// Whether a command was committed and taken; if not, the log says why.
+fn told(written: &Result<Applied, ConsensusError>) -> bool {
+    match written {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a system command was refused");
+            false
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a system command was not committed");
+            false
+        }
+    }
+}
+
 impl Member {
     fn state(&self) -> Arc<ClusterState> {
         self.consensus.snapshot()
@@ -94,17 +109,13 @@ impl Member {
     /// again at its next wake and finds the same to do.
     async fn report(&self, command: Command) -> bool {
         let system = Identity::new("system");
-        match self.consensus.write(&system, command).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a system command was refused");
-                false
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a system command was not committed");
-                false
-            }
-        }
+        told(&self.consensus.write(&system, command).await)
+    }
+
+    /// The same for what only a leader decides. After a failure it may still be committed.
+    async fn decree(&self, command: Command) -> bool {
+        let system = Identity::new("system");
+        told(&self.consensus.write_leading(&system, command).await)
     }
 
     /// Makes a bridge, and lets it answer for what is behind the mesh.

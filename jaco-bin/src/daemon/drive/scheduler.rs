@@ -12,44 +12,56 @@ use super::{Member, SAFETY_TICK};
 /// Changes that come together are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
+/// How soon a node looks again whether it leads and may plan: neither shows in the state.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     let mut led_term = 0;
+    // While this node leads: it knows all that was decided before, by others and by itself. What
+    // is planned without that is done twice.
+    let mut informed = false;
     let mut planner = Planner::default();
     loop {
         let status = member.consensus.status();
-        let mut state = member.state();
-        let mut limit = SAFETY_TICK;
-        if status.is_leader() {
-            if led_term != status.term && present(&member, status.term).await {
-                led_term = status.term;
+        if !status.is_leader() {
+            informed = false;
+        } else if !informed || led_term != status.term {
+            if led_term != status.term {
+                let term = status.term;
+                tracing::info!(subsystem = "raft", term, "this node leads");
             }
-            state = member.state();
+            led_term = status.term;
+            informed = present(&member, status.term).await;
+        }
+        let state = member.state();
+        let mut limit = LOOK_AGAIN;
+        if informed {
             let now = member.clock.now();
             let begun = Instant::now();
             let steps = decide(&mut planner, &state, now);
             if !steps.is_empty() {
                 tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
-                member.report(Command::Schedule(steps)).await;
+                // What failed may be committed yet.
+                informed = member.decree(Command::Schedule(steps)).await;
             }
             member.meter.record(Measured::Reconcile(begun.elapsed()));
-            let due = planner.due(now);
-            limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
-        } else {
-            // Leadership changes without a change of the state.
-            limit = limit.min(Duration::from_millis(200));
+            if informed {
+                let due = planner.due(now);
+                limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
+            }
         }
         member.woken(state.index, limit).await;
         tokio::time::sleep(DEBOUNCE).await;
     }
 }
 
-/// Commits that this node leads, with the settings that the leader gives.
+/// Commits that this node leads, with the settings that the leader gives. Once that is applied, so
+/// is everything that was in the log before.
 async fn present(member: &Member, term: u64) -> bool {
-    tracing::info!(subsystem = "raft", term, "this node leads");
     let config = &member.config;
     member
-        .report(Command::Lead {
+        .decree(Command::Lead {
             node: member.name.clone(),
             term,
             ipam_pool: config.ipam_pool,

@@ -61,13 +61,15 @@ pub(super) fn lead(
         cluster.ipam_pool = ipam_pool;
         cluster.mesh_pool = mesh_pool;
     }
-    let identity = Identity::new("system");
-    record(
-        state,
-        &identity,
-        EventType::LeaderElected,
-        &[("node", node), ("term", &term)],
-    );
+    // A leader that does not know what became of its writes says so again.
+    let mut events = state.audit.iter().rev();
+    let last = events.find(|event| event.kind == EventType::LeaderElected);
+    let is_known = last.is_some_and(|event| event.payload.get("term") == Some(&term.to_string()));
+    if !is_known {
+        let payload: &[(&str, &dyn std::fmt::Display)] = &[("node", node), ("term", &term)];
+        let system = Identity::new("system");
+        record(state, &system, EventType::LeaderElected, payload);
+    }
     Ok(Outcome::Done)
 }
 
