@@ -163,7 +163,7 @@ fn run(front: &Front, server: &Server, folder: &Path) -> Result<Vec<Outcome>> {
 
 /// The corpus, fetched by pip from the index that it is set up for.
 fn fetch(folder: &Path) -> Result<PathBuf> {
-    let pip = |arguments: &[&str]| -> Result<()> {
+    let call = |arguments: &[&str]| -> Result<()> {
         let status = Command::new(arguments[0])
             .args(&arguments[1..])
             .current_dir(folder)
@@ -171,7 +171,7 @@ fn fetch(folder: &Path) -> Result<PathBuf> {
         ensure!(status.success(), "{} failed", arguments.join(" "));
         Ok(())
     };
-    pip(&[
+    call(&[
         "pip",
         "download",
         "--quiet",
@@ -180,7 +180,7 @@ fn fetch(folder: &Path) -> Result<PathBuf> {
         CORPUS,
     ])?;
     let name = CORPUS.replace("==", "-");
-    pip(&["tar", "xzf", &format!("{name}.tar.gz")])?;
+    call(&["tar", "xzf", &format!("{name}.tar.gz")])?;
     Ok(folder.join(name).join("tests/requests"))
 }
 
