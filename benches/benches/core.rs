@@ -178,7 +178,7 @@ fn placing(criterion: &mut Criterion) {
 fn at_rest(cluster: &mut Cluster) -> Planner {
     let mut planner = Planner::default();
     let steps = planner.plan(&cluster.state, cluster.now);
-    cluster.must(Command::Schedule(steps));
+    cluster.carry_out(steps);
     cluster.obey();
     assert!(planner.plan(&cluster.state, cluster.now).is_empty());
     planner

@@ -82,7 +82,7 @@ proptest! {
         let steps: Vec<Step> = steps.collect();
         let passed = floor::guard(&cluster.state, steps.clone(), cluster.now);
         let before = serving(&cluster.state);
-        cluster.must(Command::Schedule(passed.clone()));
+        cluster.carry_out(passed.clone());
         let floor = if parallelism == 0 { 0 } else { replicas.saturating_sub(parallelism) };
         prop_assert!(serving(&cluster.state) >= before.min(floor as usize));
         // What breaks nothing passes as it is.
@@ -105,7 +105,7 @@ fn a_breach_is_held_told_once_and_ends_in_a_paused_rollout() {
         floor: 2,
     };
     assert_eq!(passed, std::slice::from_ref(&hold));
-    cluster.must(Command::Schedule(passed));
+    cluster.carry_out(passed);
     let rollout = &cluster.state.deployments[&name()].rollouts["web"];
     assert_eq!(rollout.status, RolloutStatus::Paused);
     let event = cluster.state.audit.last().unwrap();

@@ -235,7 +235,7 @@ fn a_job_is_not_done_again_when_another_kind_of_it_is_called_off() {
     // The first of the new kind begins while what was done is still kept.
     let mut steps = plan(&cluster.state, cluster.now);
     steps.retain(|step| matches!(step, Step::Place { .. }));
-    cluster.must(Command::Schedule(steps));
+    cluster.carry_out(steps);
     cluster
         .deploy(deployment("d", [("job", job("a"))]))
         .unwrap();

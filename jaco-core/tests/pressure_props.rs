@@ -123,7 +123,7 @@ fn a_hot_node_gives_one_replica_to_the_coolest_and_tells_its_numbers() {
     let mut cluster = crowded(plain);
     let steps = hot().after(2, &mut cluster);
     assert_eq!(target(&steps), Some(("d-a-1", "n2")));
-    cluster.must(Command::Schedule(steps));
+    cluster.carry_out(steps);
     let event = cluster.state.audit.last().unwrap();
     assert_eq!(event.kind, EventType::RebalanceMoved);
     let told: Vec<(&str, &str)> = event.payload.iter().map(|(k, v)| (&**k, &**v)).collect();
@@ -302,7 +302,7 @@ fn a_target_rests_and_a_cycle_has_one_move() {
     cluster.must(Command::NodeRemove { node, force });
     let steps = quick.after(2, &mut cluster);
     assert_eq!(target(&steps), Some(("d-a-1", "n2")));
-    cluster.must(Command::Schedule(steps));
+    cluster.carry_out(steps);
     assert_eq!(quick.after(1, &mut cluster), [], "the move is under way");
     cluster.obey();
     cluster.settle();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jaco_core::cluster::addresses::Pool;
-use jaco_core::cluster::command::{ClusterInit, NewNode, Observed};
+use jaco_core::cluster::command::{ClusterInit, NewNode, Observed, Step};
 use jaco_core::cluster::deployment::{Observation, Phase, Replica, ReplicaState};
 use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::cluster::node::{Engine, Isolation, MeshBackend, MeshEnd, NodeReport};
@@ -137,9 +137,15 @@ impl Cluster {
         let steps = decide(&mut self.planner, &self.state, self.now);
         let any = !steps.is_empty();
         if any {
-            self.must(Command::Schedule(steps));
+            self.carry_out(steps);
         }
         any
+    }
+
+    /// Commits what was planned on the present state.
+    pub fn carry_out(&mut self, steps: Vec<Step>) {
+        let after = self.state.index;
+        self.must(Command::Schedule { after, steps });
     }
 
     /// Lets every node carry out what the state wants, at once and without failure.

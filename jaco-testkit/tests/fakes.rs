@@ -178,7 +178,10 @@ fn fake_bridges_share_no_subnet() {
 fn the_fake_consensus_applies_at_once_and_wakes_those_who_wait() {
     let clock = clock();
     let consensus = FakeConsensus::leading(ClusterState::default(), clock.clone());
-    let command = || Command::Schedule(Vec::new());
+    let command = || Command::Schedule {
+        after: 0,
+        steps: Vec::new(),
+    };
     let system = Identity::from("system");
     let write = async { consensus.write(&system, command()).await.unwrap() };
     let (_, refused) = block_on(future::join(consensus.applied_after(0), write));

@@ -53,7 +53,8 @@ fn settle(world: &mut World, machines: &Machines, out: &mut impl Write) -> io::R
         }
         let planned = !steps.is_empty();
         if planned {
-            world.write(Command::Schedule(steps));
+            let after = world.state.index;
+            world.write(Command::Schedule { after, steps });
         }
         let reports = machines.obey(&world.state, world.now(), out)?;
         if !planned && reports.is_empty() {

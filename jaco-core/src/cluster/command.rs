@@ -141,8 +141,10 @@ pub enum Command {
         deployment: DeploymentName,
         service: Option<ServiceName>,
     },
-    /// What the scheduler decided, in one entry.
-    Schedule(Vec<Step>),
+    /// What the scheduler decided on the state at index `after`, in one entry. What was decided on
+    /// a ground that has changed since is void.
+    #[allow(missing_docs)]
+    Schedule { after: u64, steps: Vec<Step> },
     /// A node serves the routes and names of the state at `index`.
     #[allow(missing_docs)]
     Published { node: NodeName, index: u64 },
@@ -174,6 +176,22 @@ pub enum Command {
         node: NodeName,
         observations: Vec<Observed>,
     },
+}
+
+impl Command {
+    /// Whether plans made before are void: the next one counts on all replicas and all nodes.
+    pub(crate) fn moves_ground(&self) -> bool {
+        matches!(
+            self,
+            Self::Schedule { .. }
+                | Self::Lead { .. }
+                | Self::NodeReport { .. }
+                | Self::NodeCondition { .. }
+                | Self::NodeDrain { .. }
+                | Self::NodeLabel { .. }
+                | Self::NodeRemove { .. }
+        )
+    }
 }
 
 /// What `cluster init` brings.
@@ -295,6 +313,27 @@ pub enum Step {
     /// Drop a deleted deployment that has no replica left.
     #[allow(missing_docs)]
     Finish { deployment: DeploymentName },
+}
+
+impl Step {
+    /// Whose step it is; none for one of a node.
+    pub fn deployment(&self) -> Option<&DeploymentName> {
+        match self {
+            Self::Place { deployment, .. }
+            | Self::Move { deployment, .. }
+            | Self::Skip { deployment, .. }
+            | Self::Relocate { deployment, .. }
+            | Self::Drain { deployment, .. }
+            | Self::Stop { deployment, .. }
+            | Self::Restart { deployment, .. }
+            | Self::Forget { deployment, .. }
+            | Self::EndRollout { deployment, .. }
+            | Self::RollBack { deployment, .. }
+            | Self::Hold { deployment, .. }
+            | Self::Finish { deployment } => Some(deployment),
+            Self::DrainTimeout { .. } => None,
+        }
+    }
 }
 
 /// The numbers of a move under pressure: shares of what the nodes have, in thousandths.

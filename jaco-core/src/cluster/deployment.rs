@@ -42,6 +42,10 @@ pub struct Deployment {
     /// When each service was last held at its floor.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<ServiceName, Timestamp>,
+    /// Index of the newest entry, plans aside, that changed it: what was planned for it on a state
+    /// before that is void.
+    #[serde(default)]
+    pub ground: u64,
     /// Replicas that should exist, including those on their way out.
     pub replicas: OrdMap<ReplicaId, Arc<Replica>>,
 }

@@ -60,6 +60,13 @@ pub struct ClusterState {
     /// Accounts at certificate authorities, by the text of their key.
     #[serde(default)]
     pub acme_accounts: OrdMap<String, Account>,
+    /// The newest term in which a leader presented itself.
+    #[serde(default)]
+    pub led_term: u64,
+    /// Index of the newest plan, change of a node or new leader: plans made on a state before it
+    /// are void.
+    #[serde(default)]
+    pub ground: u64,
     /// The newest events; older ones leave from the front.
     pub audit: Vector<Event>,
     /// How many events are kept.
@@ -102,6 +109,8 @@ impl Default for ClusterState {
             resting_subnets: OrdMap::new(),
             certs: OrdMap::new(),
             acme_accounts: OrdMap::new(),
+            led_term: 0,
+            ground: 0,
             audit: Vector::new(),
             audit_retention: 10_000,
         }

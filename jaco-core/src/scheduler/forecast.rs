@@ -183,7 +183,8 @@ impl Rehearsal {
                 };
                 self.now = due;
             } else {
-                self.happen(Command::Schedule(steps));
+                let after = self.state.index;
+                self.happen(Command::Schedule { after, steps });
             }
             self.obey();
         }

@@ -20,7 +20,7 @@ impl Simulation {
         let id = self.random.below(self.nodes.len());
         match self.random.below(160) {
             0 if self.nodes[id].up => self.nodes[id].crash(&mut self.random),
-            1..=3 if !self.nodes[id].up => self.nodes[id].restart(),
+            1..=3 if !self.nodes[id].up => self.restart(id),
             4 => self.isolate(id),
             5..=7 => self.network.apart.clear(),
             8..=14 => {
@@ -43,6 +43,11 @@ impl Simulation {
             27 => self.nodes[id].engine.slowness = [1, 1, 3, 10, 40][self.random.below(5)],
             _ => {}
         }
+    }
+
+    fn restart(&mut self, id: Id) {
+        let (step, members) = (self.step, self.nodes.len());
+        self.nodes[id].restart(step, members);
     }
 
     fn isolate(&mut self, id: Id) {
@@ -102,12 +107,12 @@ impl Simulation {
     pub(super) fn calm(&mut self) -> Result<(), Broken> {
         self.calm = true;
         self.network.apart.clear();
-        for node in &mut self.nodes {
-            if !node.up {
-                node.restart();
+        for id in 0..self.nodes.len() {
+            if !self.nodes[id].up {
+                self.restart(id);
             }
-            node.start_engine();
-            node.engine.slowness = 1;
+            self.nodes[id].start_engine();
+            self.nodes[id].engine.slowness = 1;
         }
         for _ in 0..ELECTED_WITHIN {
             self.tick()?;

@@ -280,7 +280,9 @@ impl Simulation {
             self.send(id, other, message);
         }
         let node = &self.nodes[id];
-        if !plans || node.raft.commit < node.raft.log.len() {
+        // Its driver waits for its own entry, unless it gave that up for lost.
+        let waits = node.raft.commit < node.raft.log.len() && self.random.below(4) > 0;
+        if !plans || waits || node.state.led_term != node.raft.term {
             return;
         }
         let now = self.now(id);
@@ -302,7 +304,14 @@ impl Simulation {
         let mut commands: Vec<Command> = conditions.collect();
         let steps = self.nodes[id].plan(now);
         if !steps.is_empty() {
-            commands.push(Command::Schedule(steps));
+            let after = self.nodes[id].state.index;
+            let plan = Command::Schedule { after, steps };
+            // A plan may come twice, and late, to whoever leads then.
+            if self.random.below(4) == 0 {
+                let other = self.random.below(self.nodes.len());
+                self.send(id, other, Message::Propose(plan.clone()));
+            }
+            commands.push(plan);
         }
         for command in commands {
             self.nodes[id].raft.append(system(now, command));

@@ -104,7 +104,8 @@ impl SimNode {
     fn apply(&mut self, i: usize) -> Result<(), Broken> {
         let proposal = Proposal::clone(&self.raft.log[i].proposal);
         let index = i as u64 + 1;
-        let before = matches!(proposal.command, Command::Schedule(_)).then(|| self.state.clone());
+        let before =
+            matches!(proposal.command, Command::Schedule { .. }).then(|| self.state.clone());
         // A refusal is an answer to the client; the state is what counts here.
         let _ = apply(&mut self.state, &Entry { index, proposal });
         match before {
@@ -192,15 +193,16 @@ impl SimNode {
     /// The daemon dies; disk and containers stay.
     pub fn crash(&mut self, random: &mut crate::soak::Random) {
         self.up = false;
-        self.raft = self.raft.restarted();
+        self.raft = self.raft.restarted(self.number - 1);
         self.planner = Planner::default();
         self.local = Local::default();
         self.engine.abandoned(random);
     }
 
-    /// The daemon comes back and applies its log anew, once it hears what is committed.
-    pub fn restart(&mut self) {
+    /// The daemon comes back and applies its log anew, as far as it knew that it is committed.
+    pub fn restart(&mut self, step: u64, members: usize) {
         self.up = true;
+        self.raft.heard = (0..members).map(|other| (other, step)).collect();
         self.local = Local::default();
         self.state = ClusterState::default();
         self.checked = 0;

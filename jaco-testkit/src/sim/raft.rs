@@ -66,11 +66,14 @@ impl Raft {
         }
     }
 
-    /// What is left after a crash: the disk.
-    pub fn restarted(&self) -> Self {
+    /// What is left after a crash: the disk. A member that led takes itself for the leader until
+    /// it hears of another.
+    pub fn restarted(&self, me: Id) -> Self {
         Self {
             term: self.term,
             log: self.log.clone(),
+            commit: self.commit,
+            leader: self.leader.filter(|leader| *leader == me),
             ..Self::default()
         }
     }

@@ -149,7 +149,7 @@ async fn carry_out(member: &Member, action: Action) {
             after,
             issued,
         } => ask_renewal(member, &domain, after, &issued).await,
-        Action::Commit(command) => drop(member.report(command).await),
+        Action::Commit(command) => member.report(command).await,
     }
 }
 

@@ -54,7 +54,7 @@ async fn carry_out(member: &Member, action: Action) {
         Action::SetCondition { node, condition } => {
             tracing::info!(subsystem = "cluster", %node, ?condition, "node condition changed");
             member
-                .report(Command::NodeCondition { node, condition })
+                .decree(Command::NodeCondition { node, condition })
                 .await;
             Ok(())
         }

@@ -85,18 +85,12 @@ const ISOLATION_LIMIT: Duration = Duration::from_secs(10);
 /// How often everything is looked at even though nothing woke a driver.
 const SAFETY_TICK: Duration = Duration::from_secs(30);
 
-/// Whether a command was committed and taken; if not, the log says why.
-fn told(written: &Result<Applied, ConsensusError>) -> bool {
+/// Logs why a command was not committed, or not taken.
+fn told(written: &Result<Applied, ConsensusError>) {
     match written {
-        Ok(Ok(_)) => true,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a system command was refused");
-            false
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a system command was not committed");
-            false
-        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a system command was refused"),
+        Err(error) => tracing::debug!(%error, "a system command was not committed"),
     }
 }
 
@@ -107,15 +101,15 @@ impl Member {
 
     /// Commits on the system's own behalf. A failure is not retried here: the driver looks
     /// again at its next wake and finds the same to do.
-    async fn report(&self, command: Command) -> bool {
+    async fn report(&self, command: Command) {
         let system = Identity::new("system");
-        told(&self.consensus.write(&system, command).await)
+        told(&self.consensus.write(&system, command).await);
     }
 
     /// The same for what only a leader decides. After a failure it may still be committed.
-    async fn decree(&self, command: Command) -> bool {
+    async fn decree(&self, command: Command) {
         let system = Identity::new("system");
-        told(&self.consensus.write_leading(&system, command).await)
+        told(&self.consensus.write_leading(&system, command).await);
     }
 
     /// Makes a bridge, and lets it answer for what is behind the mesh.

@@ -17,39 +17,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
-    let mut led_term = 0;
-    // While this node leads: it knows all that was decided before, by others and by itself. What
-    // is planned without that is done twice.
-    let mut informed = false;
     let mut planner = Planner::default();
+    // A leader that comes back within its term may lack what it committed itself.
+    member.recovered().await;
     loop {
         let status = member.consensus.status();
-        if !status.is_leader() {
-            informed = false;
-        } else if !informed || led_term != status.term {
-            if led_term != status.term {
-                let term = status.term;
-                tracing::info!(subsystem = "raft", term, "this node leads");
-            }
-            led_term = status.term;
-            informed = present(&member, status.term).await;
-        }
         let state = member.state();
         let mut limit = LOOK_AGAIN;
-        if informed {
+        if status.is_leader() && state.led_term != status.term {
+            present(&member, status.term).await;
+        } else if status.is_leader() {
             let now = member.clock.now();
             let begun = Instant::now();
             let steps = decide(&mut planner, &state, now);
             if !steps.is_empty() {
                 tracing::debug!(subsystem = "scheduler", steps = steps.len(), "planned");
-                // What failed may be committed yet.
-                informed = member.decree(Command::Schedule(steps)).await;
+                let after = state.index;
+                member.decree(Command::Schedule { after, steps }).await;
             }
             member.meter.record(Measured::Reconcile(begun.elapsed()));
-            if informed {
-                let due = planner.due(now);
-                limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
-            }
+            let due = planner.due(now);
+            limit = due.map_or(SAFETY_TICK, |due| due.since(now).min(SAFETY_TICK));
         }
         member.woken(state.index, limit).await;
         tokio::time::sleep(DEBOUNCE).await;
@@ -58,8 +46,9 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 /// Commits that this node leads, with the settings that the leader gives. Once that is applied, so
 /// is everything that was in the log before.
-async fn present(member: &Member, term: u64) -> bool {
+async fn present(member: &Member, term: u64) {
     let config = &member.config;
+    tracing::info!(subsystem = "raft", term, "this node leads");
     member
         .decree(Command::Lead {
             node: member.name.clone(),
@@ -68,5 +57,5 @@ async fn present(member: &Member, term: u64) -> bool {
             mesh_pool: config.mesh_pool,
             audit_retention: config.audit_retention,
         })
-        .await
+        .await;
 }

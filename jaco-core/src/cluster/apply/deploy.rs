@@ -149,6 +149,7 @@ pub(super) fn delete(
     let mut deployment = Arc::clone(live(state, name)?);
     let changed = Arc::make_mut(&mut deployment);
     changed.deleting = true;
+    changed.ground = state.index;
     let superseded = rollout::abort(changed);
     state.deployments.insert(name.clone(), deployment);
     rollouts::superseded(state, name, &superseded);
@@ -195,6 +196,7 @@ fn revise(
                 counters: BTreeMap::new(),
                 rollouts: BTreeMap::new(),
                 held: BTreeMap::new(),
+                ground: 0,
                 replicas: OrdMap::new(),
             })
         },
@@ -204,6 +206,7 @@ fn revise(
     let number = changed.current + 1;
     changed.current = number;
     changed.deleting = false;
+    changed.ground = state.index;
     let revision = Revision {
         number,
         at: state.clock,

@@ -61,11 +61,9 @@ pub(super) fn lead(
         cluster.ipam_pool = ipam_pool;
         cluster.mesh_pool = mesh_pool;
     }
-    // A leader that does not know what became of its writes says so again.
-    let mut events = state.audit.iter().rev();
-    let last = events.find(|event| event.kind == EventType::LeaderElected);
-    let is_known = last.is_some_and(|event| event.payload.get("term") == Some(&term.to_string()));
-    if !is_known {
+    // One that does not know what became of its word says it again.
+    if state.led_term != term {
+        state.led_term = term;
         let payload: &[(&str, &dyn std::fmt::Display)] = &[("node", node), ("term", &term)];
         let system = Identity::new("system");
         record(state, &system, EventType::LeaderElected, payload);

@@ -29,6 +29,9 @@ pub fn apply(state: &mut ClusterState, entry: &Entry) -> Applied {
     // Cloning shares structure, so that trying a command on a copy costs next to nothing.
     let mut next = state.clone();
     let outcome = run(&mut next, &entry.proposal.identity, &entry.proposal.command)?;
+    if entry.proposal.command.moves_ground() {
+        next.ground = entry.index;
+    }
     *state = next;
     Ok(outcome)
 }
@@ -103,12 +106,7 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
             deployment,
             service,
         } => deploy::restart(state, identity, deployment, service.as_ref()),
-        Command::Schedule(steps) => {
-            for step in steps {
-                schedule::step(state, step);
-            }
-            Ok(Outcome::Done)
-        }
+        Command::Schedule { after, steps } => schedule::carry_out(state, *after, steps),
         Command::Published { node, index } => membership::update(state, node, |node| {
             node.published = node.published.max(*index);
         }),
@@ -155,9 +153,9 @@ fn observe(state: &mut ClusterState, node: &NodeName, observations: &[Observed])
         }
         changed.observed = seen.observation.clone();
         let mut deployment = Arc::clone(deployment);
-        Arc::make_mut(&mut deployment)
-            .replicas
-            .insert(seen.replica.clone(), replica);
+        let changed = Arc::make_mut(&mut deployment);
+        changed.replicas.insert(seen.replica.clone(), replica);
+        changed.ground = state.index;
         state
             .deployments
             .insert(seen.deployment.clone(), deployment);

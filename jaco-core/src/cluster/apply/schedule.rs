@@ -3,16 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{membership, rollouts, usage};
+use super::{Applied, Outcome, membership, rollouts, usage};
 use crate::cluster::addresses;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::Step;
 use crate::cluster::deployment::{Deployment, Observation, Phase, Replica, Restarts};
 use crate::cluster::state::ClusterState;
+use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, Identity, NetworkName, NodeName, ReplicaId, ServiceName};
 use crate::manifest::spec::Placement;
 
-pub(super) fn step(state: &mut ClusterState, step: &Step) {
+/// Carries out a plan. One that is late, twice there or a former leader's does nothing; of a
+/// deployment that has changed since nothing is done. Whoever leads plans that again.
+pub(super) fn carry_out(state: &mut ClusterState, after: u64, steps: &[Step]) -> Applied {
+    if after < state.ground {
+        let ground = state.ground;
+        let message = format!("the plan made at index {after} is void since index {ground}");
+        return Err(Error::new(ErrorCode::NoLeader, message));
+    }
+    let stands = |step: &&Step| {
+        let deployment = step.deployment();
+        let deployment = deployment.and_then(|name| state.deployments.get(name));
+        deployment.is_none_or(|deployment| deployment.ground <= after)
+    };
+    let standing: Vec<&Step> = steps.iter().filter(stands).collect();
+    for step in standing {
+        self::step(state, step);
+    }
+    Ok(Outcome::Done)
+}
+
+fn step(state: &mut ClusterState, step: &Step) {
     match step {
         Step::Place {
             deployment,
