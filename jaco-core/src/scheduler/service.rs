@@ -59,7 +59,7 @@ pub(super) fn plan<'a>(view: &ServiceView<'a>, turn: &mut Turn<'a, '_>) {
         let spec = turn.deployment.service_of(replica).unwrap_or(view.spec);
         if let Some(generation) = restart::due(replica, spec, turn.now) {
             turn.restart(replica, generation);
-        } else if view.may_relocate(replica) && relocate::is_due(replica, spec, &staying) {
+        } else if relocate::is_due(replica, spec, &staying) && view.may_relocate(replica) {
             relocate(view, replica, turn);
         }
     }

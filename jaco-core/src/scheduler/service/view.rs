@@ -197,8 +197,11 @@ impl<'a> ServiceView<'a> {
             true => 0,
             false => self.current.len().saturating_sub(self.wanted),
         };
-        let surplus = self.surplus_order().into_iter().take(surplus);
-        outdated.into_iter().take(replaced).chain(surplus).collect()
+        let mut gone: Vec<_> = outdated.into_iter().take(replaced).collect();
+        if surplus > 0 {
+            gone.extend(self.surplus_order().into_iter().take(surplus));
+        }
+        gone
     }
 
     fn outgoing_stop_first(&self, surplus: usize) -> Vec<&'a Arc<Replica>> {
