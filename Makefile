@@ -8,6 +8,8 @@ ROUNDS ?= 200
 SEEDS ?= 20000
 INPUTS ?= 10000000
 BIN := target/debug
+RELEASE := target/release
+BENCH := $(RELEASE)/jaco-bench
 TESTS := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
 .PHONY: help
@@ -21,6 +23,11 @@ deps: ## Install the Debian packages that demo, tests and lab need
 .PHONY: build
 build: ## Build jaco, jacod and jaco-lab
 	@$(CARGO) build --quiet --workspace --bins
+
+# One set of packages for all that is measured: another one would be built anew.
+.PHONY: release
+release: ## Build jaco, jacod and jaco-bench for measuring
+	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
 
 .PHONY: demo
 demo: deps build ## Bring up a cluster and fetch a page through it (NODES=3 for three hosts)
@@ -70,61 +77,53 @@ soak-pool: deps build ## Have all 253 addresses of a network in use at once
 	@$(CARGO) test -p jaco-bin --test bed_pools -- --ignored
 
 .PHONY: bench-apply
-bench-apply: deps ## Time from apply to running containers, beside Docker Swarm
-	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
-	@JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-apply
+bench-apply: deps release ## Time from apply to running containers, beside Docker Swarm
+	@JACO_BIN_DIR=$(CURDIR)/$(RELEASE) $(BENCH) apply
 
 .PHONY: bench-failover
-bench-failover: deps ## Loss of the leader and of a host, beside Docker Swarm (ROUNDS=5)
-	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+bench-failover: deps release ## Loss of the leader and of a host, beside Docker Swarm (ROUNDS=5)
 	@JACO_BENCH_ROUNDS=$(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS)) \
-		JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-failover
+		JACO_BIN_DIR=$(CURDIR)/$(RELEASE) $(BENCH) failover
 
 .PHONY: soak-rollout
-soak-rollout: deps ## Updates, scaling, drains, leader kills under load (ROUNDS=10)
-	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+soak-rollout: deps release ## Updates, scaling, drains, leader kills under load (ROUNDS=10)
 	@JACO_SOAK_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
-		JACO_BIN_DIR=$(CURDIR)/target/release target/release/soak-rollout
+		JACO_BIN_DIR=$(CURDIR)/$(RELEASE) $(BENCH) soak-rollout
 
 .PHONY: bench-ingress
-bench-ingress: ## The ingress beside nginx, HAProxy and Caddy, one worker each
+bench-ingress: release ## The ingress beside nginx, HAProxy and Caddy, one worker each
 	@packaging/install-deps.sh bench
-	@$(CARGO) build --quiet --release -p jaco-benches
-	@target/release/bench-ingress
+	@$(BENCH) ingress
 
 .PHONY: soak-ingress
-soak-ingress: ## Changes, tunnels, large bodies, idle and hostile clients (ROUNDS=1000 changes)
+soak-ingress: release ## Changes, tunnels, large bodies, idle and hostile clients (ROUNDS=1000 changes)
 	@packaging/install-deps.sh wrk nginx-light libnginx-mod-stream haproxy caddy
-	@$(CARGO) build --quiet --release -p jaco-benches
 	@ulimit -n $$(ulimit -Hn) && \
 		JACO_SOAK_ROUNDS=$(if $(filter file,$(origin ROUNDS)),1000,$(ROUNDS)) \
-		target/release/soak-ingress
+		$(BENCH) soak-ingress
 
 .PHONY: conformance
-conformance: ## The requests of a public corpus through the ingress, byte by byte
+conformance: build ## The requests of a public corpus through the ingress, byte by byte
 	@packaging/install-deps.sh python3-pip
-	@$(CARGO) build --quiet -p jaco-benches --bin corpus
-	@target/debug/corpus
+	@$(BIN)/jaco-bench conformance
 
 .PHONY: fuzz
 fuzz: ## Outside bytes of the ingress and of CAs (INPUTS=10000000 each)
 	@JACO_FUZZ=$(INPUTS) $(CARGO) test --quiet --release -p jaco-adapters --lib fuzz:: -- --nocapture
 
 .PHONY: bench-dns
-bench-dns: ## Names of our own beside dnsmasq, one worker each
+bench-dns: release ## Names of our own beside dnsmasq, one worker each
 	@packaging/install-deps.sh bench
-	@$(CARGO) build --quiet --release -p jaco-benches
-	@target/release/bench-dns
+	@$(BENCH) dns
 
 .PHONY: bench-mesh
-bench-mesh: deps ## TCP over the encrypted mesh beside the bare link
-	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
-	@JACO_BIN_DIR=$(CURDIR)/target/release target/release/bench-mesh
+bench-mesh: deps release ## TCP over the encrypted mesh beside the bare link
+	@JACO_BIN_DIR=$(CURDIR)/$(RELEASE) $(BENCH) mesh
 
 .PHONY: parity
 parity: deps build ## Compare containers with those of docker-compose, key by key
 	@packaging/install-deps.sh parity
-	@target/debug/parity
+	@$(BIN)/jaco-bench parity
 
 .PHONY: soak-sim
 soak-sim: ## Simulate clusters under faults (SEEDS=20000)

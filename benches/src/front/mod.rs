@@ -14,7 +14,7 @@ use rcgen::{CertificateParams, KeyPair};
 
 use crate::peer::{Running, free_port, start};
 
-pub use ours::{Ours, serve, start_here, start_with};
+pub use ours::{Ours, SERVE, serve, start_here, start_with};
 pub use peers::{backend, caddy, haproxy, nginx};
 
 /// The host within TLS. A resolver knows it, so that load generators show it in their handshakes.

@@ -25,7 +25,7 @@ use super::{Front, HOST, PLAIN, Ports, certificate, run, write};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The word that makes a program the ingress; the file with what it serves comes after it.
-const SERVE: &str = "serve";
+pub const SERVE: &str = "serve";
 
 /// What an ingress of ours serves.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -180,16 +180,11 @@ pub fn start_with(ours: &Ours, limits: Limits) -> Result<HyperIngress> {
     Ok(HyperIngress::start(settings)?)
 }
 
-/// Serves for as long as the process lives, if its arguments say so; false if they do not.
+/// Serves what a file says for as long as the process lives.
 ///
 /// # Errors
 /// When the file cannot be read, or the ingress does not come up.
-pub fn serve() -> Result<bool> {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some(SERVE) {
-        return Ok(false);
-    }
-    let file = arguments.next().context("which file?")?;
+pub fn serve(file: &Path) -> Result<()> {
     let ours: Ours = serde_json::from_str(&std::fs::read_to_string(file)?)?;
     if ours.logged {
         tracing_subscriber::fmt()
@@ -205,6 +200,6 @@ pub fn serve() -> Result<bool> {
     runtime.block_on(async {
         let ingress = start_here(&ours)?;
         ingress.publish(Arc::new(ours.table()?));
-        std::future::pending::<Result<bool>>().await
+        std::future::pending::<Result<()>>().await
     })
 }

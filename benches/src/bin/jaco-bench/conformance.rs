@@ -22,7 +22,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use jaco_benches::front::{self, Front, Ours, PLAIN};
+use jaco_benches::front::{Front, Ours, PLAIN};
 use jaco_benches::peer::install;
 use tempfile::TempDir;
 
@@ -61,10 +61,7 @@ const UNDERSCORE: &str = "a name with an underscore is another name; a service m
 const OF_THE_SERVICE: &str = "unambiguous; for the service to refuse";
 const ANEW: &str = "lengths, line ends and trailers are written anew, so the server never sees it";
 
-fn main() -> Result<()> {
-    if front::serve()? {
-        return Ok(());
-    }
+pub(crate) fn main() -> Result<()> {
     install(&["python3-pip"])?;
     let files = TempDir::with_prefix("jaco-corpus-")?;
     let corpus = fetch(files.path())?;

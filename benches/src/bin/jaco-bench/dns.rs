@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 const PACKAGES: [&str; 2] = ["dnsmasq-base", "dnsperf"];
 /// The word that makes this program the responder.
-const SERVE: &str = "serve";
+pub(crate) const SERVE: &str = "serve-dns";
 /// Loopback has all of it.
 const POOL: &str = "127.77.0.0/16";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
@@ -38,13 +38,7 @@ const MEMORY: &str = "/dev/shm";
 /// Questions per second for the latency; either side has room for them.
 const STEADY: &str = "20000";
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, word, port] = arguments.as_slice()
-        && word == SERVE
-    {
-        return serve(port.parse().context("the port is no number")?);
-    }
+pub(crate) fn main() -> Result<()> {
     install(&PACKAGES)?;
     let rounds = setting("JACO_BENCH_ROUNDS", 7).max(5);
     let seconds = setting("JACO_BENCH_SECONDS", 5).max(1).to_string();
@@ -91,7 +85,7 @@ fn published(cluster: &Cluster) -> Zones {
     zones(&cluster.state, &NodeName::new("n1"))
 }
 
-fn serve(port: u16) -> Result<()> {
+pub(crate) fn serve(port: u16) -> Result<()> {
     let responder = HickoryDns::start(Settings {
         meter: Arc::new(Metrics::new()),
         port,

@@ -32,10 +32,7 @@ const HOSTS: usize = 1_000;
 /// Routes for the time that a change of one takes.
 const TABLE: usize = 10_000;
 
-fn main() -> Result<()> {
-    if front::serve()? {
-        return Ok(());
-    }
+pub(crate) fn main() -> Result<()> {
     install(&front::PACKAGES)?;
     install(&["wrk", "nghttp2-client"])?;
     let rounds = setting("JACO_BENCH_ROUNDS", 5).max(1);

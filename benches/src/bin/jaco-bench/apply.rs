@@ -23,7 +23,7 @@ use serde_json::Value;
 /// Swarm's network for the like-for-like rows.
 const OVERLAY: &str = "bench-overlay";
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let counts = std::env::var("JACO_BENCH_REPLICAS").unwrap_or_else(|_| "3,10,30".to_owned());
     let counts: Vec<usize> = counts
         .split(',')

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use jaco_adapters::ingress::{HyperIngress, Limits};
-use jaco_benches::front::{self, Ours, PLAIN, backend, start_here, start_with};
+use jaco_benches::front::{Ours, PLAIN, backend, start_here, start_with};
 use jaco_benches::peer::{install, setting};
 use jaco_core::id::Domain;
 use jaco_core::ports::IngressProxy;
@@ -24,10 +24,7 @@ const MIB: usize = 1 << 20;
 /// No answer takes as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn main() -> Result<()> {
-    if front::serve()? {
-        return Ok(());
-    }
+pub(crate) fn main() -> Result<()> {
     install(&["wrk", "nginx-light"])?;
     let rounds = setting("JACO_SOAK_ROUNDS", 1000).max(1);
     let files = TempDir::with_prefix("jaco-soak-ingress-")?;

@@ -22,7 +22,7 @@ const REPLICAS: usize = 6;
 const OURS: &str = "jaco.deployment=bench";
 const SWARM: &str = "com.docker.swarm.service.name=bench";
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let rounds = setting("JACO_BENCH_ROUNDS", 5);
     let bed = Bed::builder().name("bfail").hosts(3).build()?;
     bed.form_cluster()?;

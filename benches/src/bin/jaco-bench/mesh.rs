@@ -15,7 +15,7 @@ use jaco_testkit::bed::{Bed, Host, poll_ok};
 const BUFFER: usize = 256 << 10;
 const EXCHANGES: usize = 500;
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let rounds = setting("JACO_BENCH_ROUNDS", 5);
     let turn = Duration::from_secs(setting("JACO_BENCH_SECONDS", 3) as u64);
     let bed = Bed::builder().name("bmesh").hosts(2).build()?;

@@ -25,7 +25,7 @@ const CONNECTIONS: &str = "4";
 /// Longer than any phase; the load is ended by a signal.
 const DURATION: &str = "600s";
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let rounds = setting("JACO_SOAK_ROUNDS", 10);
     install(&web::PACKAGES)?;
     install(&["wrk"])?;
