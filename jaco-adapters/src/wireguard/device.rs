@@ -4,126 +4,55 @@
 //! so that one system call carries up to 64 KiB instead of one MTU.
 
 use std::io;
-use std::sync::Arc;
 
-use gotatun::packet::{Ip, Packet, PacketBufPool};
-use gotatun::tun::{IpRecv, IpSend, MtuWatcher};
-use jaco_core::node::mesh::MTU;
+use bytes::BytesMut;
+use gotatun::packet::Packet;
 use nix::errno::Errno;
-use tokio::sync::mpsc;
 use tun_rs::{AsyncDevice, DeviceBuilder, GROTable, VIRTIO_NET_HDR_LEN};
 
 /// Segments of one read, and packets of one write. 64 KiB in segments of 536 bytes fit.
-const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 /// The largest packet of the kernel with its header.
 const LARGEST: usize = VIRTIO_NET_HDR_LEN + u16::MAX as usize;
+/// Room for one segment; none is larger than the device's MTU.
+const SEGMENT: usize = 2048;
+/// Packets are padded to a multiple of this before they are sealed.
+const PADDING: usize = 16;
 
-/// Makes the device `name`; it lasts as long as its two ends.
-pub(super) fn open(name: &str) -> io::Result<(TunWrite, TunRead)> {
-    let device = DeviceBuilder::new().name(name).offload(true);
-    let device = Arc::new(device.enable(false).build_async()?);
-    let (packets, queue) = mpsc::channel(BATCH);
-    tokio::spawn(write(device.clone(), queue));
-    let read = TunRead {
-        device,
-        raw: vec![0; LARGEST].into_boxed_slice(),
-        slots: Vec::with_capacity(BATCH),
-        sizes: [0; BATCH],
-    };
-    Ok((TunWrite { packets }, read))
-}
-
-/// Packets to this host.
-pub(super) struct TunWrite {
-    packets: mpsc::Sender<Packet<Ip>>,
-}
-
-impl IpSend for TunWrite {
-    async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
-        let sent = self.packets.send(packet).await;
-        sent.map_err(|_| io::Error::from(Errno::ENODEV))
-    }
-}
-
-/// Takes what is queued and waits for as long as every look brings more: the two directions of
-/// a peer take turns packet by packet, so that one is seldom all that is coming. None when the
-/// other end is gone.
-async fn gather(queue: &mut mpsc::Receiver<Packet<Ip>>, packets: &mut Vec<Packet<Ip>>) -> usize {
-    let mut count = queue.recv_many(packets, BATCH).await;
-    while 0 < count && count < BATCH {
-        tokio::task::yield_now().await;
-        let before = count;
-        while count < BATCH
-            && let Ok(packet) = queue.try_recv()
-        {
-            packets.push(packet);
-            count += 1;
-        }
-        if count == before {
-            break;
-        }
-    }
-    count
-}
-
-/// Writes whatever has gathered at once, until the other end or the device is gone.
-async fn write(device: Arc<AsyncDevice>, mut queue: mpsc::Receiver<Packet<Ip>>) {
-    let mut packets = Vec::with_capacity(BATCH);
-    // The first packet of a run grows by those that follow it; the room stays for the next run.
-    let mut buffers = vec![vec![0; VIRTIO_NET_HDR_LEN]; BATCH];
-    let mut runs = GROTable::default();
-    loop {
-        let count = gather(&mut queue, &mut packets).await;
-        if count == 0 {
-            return;
-        }
-        for (buffer, packet) in buffers.iter_mut().zip(packets.drain(..)) {
-            buffer.truncate(VIRTIO_NET_HDR_LEN);
-            buffer.extend_from_slice(packet.into_bytes().as_ref());
-        }
-        let batch = &mut buffers[..count];
-        let written = device.send_multiple(&mut runs, batch, VIRTIO_NET_HDR_LEN);
-        match written.await {
-            Err(error) if is_gone(&error) => return,
-            // Like a full queue or a bad checksum: the flow it belongs to sends again.
-            Err(error) => tracing::debug!(subsystem = "mesh", %error, "a packet was not taken"),
-            Ok(_) => {}
-        }
-    }
-}
-
-/// Packets from this host.
-pub(super) struct TunRead {
-    device: Arc<AsyncDevice>,
+/// One end of the device, the other being this host's network.
+pub(super) struct Tun {
+    device: AsyncDevice,
     raw: Box<[u8]>,
-    slots: Vec<Slot>,
+    segments: Box<[[u8; SEGMENT]]>,
     sizes: [usize; BATCH],
+    /// The first packet of a run grows by those that follow it, within its room: the library
+    /// takes the capacity for the limit.
+    runs: Vec<Vec<u8>>,
+    flows: GROTable,
 }
 
-/// Room for one segment.
-struct Slot(Packet<[u8]>);
-
-impl AsRef<[u8]> for Slot {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
+impl Tun {
+    /// Makes the device `name`; it lasts as long as this does.
+    pub(super) fn open(name: &str) -> io::Result<Self> {
+        let device = DeviceBuilder::new().name(name).offload(true);
+        Ok(Self {
+            device: device.enable(false).build_async()?,
+            raw: vec![0; LARGEST].into_boxed_slice(),
+            segments: vec![[0; SEGMENT]; BATCH].into_boxed_slice(),
+            sizes: [0; BATCH],
+            runs: room_for_runs(),
+            flows: GROTable::default(),
+        })
     }
-}
 
-impl AsMut<[u8]> for Slot {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-impl IpRecv for TunRead {
-    async fn recv<'a>(
-        &'a mut self,
-        pool: &mut PacketBufPool,
-    ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
-        self.slots.resize_with(BATCH, || Slot(pool.get()));
+    /// Waits for packets of this host and adds them. Nothing is lost when the wait is given up.
+    ///
+    /// # Errors
+    /// When the device was deleted.
+    pub(super) async fn read(&mut self, packets: &mut Vec<Packet>) -> io::Result<()> {
         let count = loop {
-            let (slots, sizes) = (&mut self.slots, &mut self.sizes);
-            let read = self.device.recv_multiple(&mut self.raw, slots, sizes, 0);
+            let (segments, sizes) = (&mut self.segments, &mut self.sizes);
+            let read = self.device.recv_multiple(&mut self.raw, segments, sizes, 0);
             match read.await {
                 Ok(count) => break count,
                 Err(error) if is_gone(&error) => return Err(error),
@@ -131,20 +60,91 @@ impl IpRecv for TunRead {
                 Err(error) => tracing::debug!(subsystem = "mesh", %error, "a packet was dropped"),
             }
         };
-        let segments = self.slots.drain(..count).zip(self.sizes);
-        Ok(segments.filter_map(|(Slot(mut packet), size)| {
-            packet.truncate(size);
-            packet.try_into_ip().ok()
-        }))
+        let segments = self.segments[..count].iter().zip(self.sizes);
+        packets.extend(segments.map(|(segment, size)| {
+            let mut packet = BytesMut::with_capacity(size.next_multiple_of(PADDING));
+            packet.extend_from_slice(&segment[..size]);
+            Packet::from_bytes(packet)
+        }));
+        Ok(())
     }
 
-    fn mtu(&self) -> MtuWatcher {
-        MtuWatcher::new(MTU)
+    /// Hands packets to this host, in runs where they follow each other.
+    ///
+    /// # Errors
+    /// When the device was deleted.
+    pub(super) async fn write(&mut self, packets: &mut Vec<Packet>) -> io::Result<()> {
+        while !packets.is_empty() {
+            let count = packets.len().min(BATCH);
+            for (run, packet) in self.runs.iter_mut().zip(packets.drain(..count)) {
+                begin(run, &packet);
+            }
+            let (runs, flows) = (&mut self.runs[..count], &mut self.flows);
+            let written = self.device.send_multiple(flows, runs, VIRTIO_NET_HDR_LEN);
+            match written.await {
+                Err(error) if is_gone(&error) => return Err(error),
+                // Like a full queue or a bad checksum: the flow it belongs to sends again.
+                Err(error) => tracing::debug!(subsystem = "mesh", %error, "a packet was not taken"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
+}
+
+fn room_for_runs() -> Vec<Vec<u8>> {
+    (0..BATCH).map(|_| Vec::with_capacity(LARGEST)).collect()
+}
+
+/// Puts a packet where a run may begin with it.
+fn begin(run: &mut Vec<u8>, packet: &[u8]) {
+    run.clear();
+    run.extend_from_slice(&[0; VIRTIO_NET_HDR_LEN]);
+    run.extend_from_slice(packet);
 }
 
 /// Whether the device itself was deleted.
 fn is_gone(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(code, Some(Errno::EBADF | Errno::EBADFD | Errno::ENODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use tun_rs::{VIRTIO_NET_HDR_GSO_TCPV4, VirtioNetHdr, gso_split, handle_gro};
+
+    use super::*;
+
+    #[test]
+    fn segments_that_follow_each_other_are_written_as_one() {
+        let (headers, size, count) = (40, 1380, 45);
+        let length = headers + size * count;
+        let mut whole = vec![7; length];
+        whole[..headers].fill(0);
+        (whole[0], whole[8], whole[9]) = (0x45, 64, 6);
+        whole[2..4].copy_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+        whole[12..20].copy_from_slice(&[10, 245, 0, 1, 10, 245, 0, 2]);
+        // A header of five words; an acknowledgement.
+        (whole[32], whole[33]) = (5 << 4, 0x10);
+        let header = VirtioNetHdr {
+            flags: 1,
+            gso_type: VIRTIO_NET_HDR_GSO_TCPV4,
+            hdr_len: 40,
+            gso_size: 1380,
+            csum_start: 20,
+            csum_offset: 16,
+        };
+        let (mut segments, mut sizes) = (vec![[0; SEGMENT]; BATCH], [0; BATCH]);
+        let cut = gso_split(&mut whole, header, &mut segments, &mut sizes, 0, false);
+        assert_eq!(cut.unwrap(), count);
+        let mut runs = room_for_runs();
+        for (run, (segment, size)) in runs.iter_mut().zip(segments.iter().zip(sizes)) {
+            begin(run, &segment[..size]);
+        }
+        let (mut written, runs) = (Vec::new(), &mut runs[..count]);
+        let (tcp, udp) = (&mut Default::default(), &mut Default::default());
+        handle_gro(runs, VIRTIO_NET_HDR_LEN, tcp, udp, true, &mut written).unwrap();
+        assert_eq!(written, [0]);
+        assert_eq!(runs[0].len(), VIRTIO_NET_HDR_LEN + length);
+    }
 }

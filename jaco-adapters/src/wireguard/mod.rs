@@ -4,10 +4,12 @@
 //! The interface of the kernel outlives the daemon, so that containers stay connected while it
 //! restarts; a TUN device ends with it.
 
+mod carrier;
 mod datagrams;
 mod device;
 mod kernel;
 mod link;
+mod tunnels;
 mod userspace;
 
 use std::collections::BTreeMap;
@@ -100,7 +102,7 @@ impl Mesh for WireGuardMesh {
         let state = self.state.lock().await;
         let mut peers = match &state.backend {
             Some(Backend::Kernel(kernel)) => kernel.peers().await?,
-            Some(Backend::Userspace(userspace)) => userspace.peers().await,
+            Some(Backend::Userspace(userspace)) => userspace.peers().await?,
             None => Vec::new(),
         };
         for peer in &mut peers {
