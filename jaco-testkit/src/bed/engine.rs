@@ -92,6 +92,11 @@ impl Engine {
         self.process.pid()
     }
 
+    /// The last `count` lines of its output.
+    pub fn log_tail(&self, count: usize) -> String {
+        self.process.log_tail(count)
+    }
+
     /// Reaps the ended process; used when a bed goes.
     pub(super) fn reap(&self) {
         self.process.reap();

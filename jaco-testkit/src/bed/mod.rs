@@ -220,17 +220,15 @@ impl Bed {
         }
     }
 
-    /// For a failed test: what the daemons said last.
+    /// For a failed test: what the daemons and the engines said last.
     fn show_logs(&self) {
-        for host in self
-            .hosts
-            .iter()
-            .filter(|host| host.daemon().log().exists())
-        {
+        let hosts = self.hosts.iter();
+        for host in hosts.filter(|host| host.daemon().log().exists()) {
+            let name = host.name();
+            eprintln!("--- jacod on {name}\n{}", host.daemon().log_tail(LOG_LINES));
             eprintln!(
-                "--- jacod on {}\n{}",
-                host.name(),
-                host.daemon().log_tail(LOG_LINES)
+                "--- dockerd on {name}\n{}",
+                host.engine().log_tail(LOG_LINES)
             );
         }
     }

@@ -123,11 +123,13 @@ impl Process {
         send(pid, signal)
     }
 
-    /// The last `count` lines of its log, for error messages.
+    /// The last `count` lines of its log, for error messages; requests of visitors would fill
+    /// them all.
     pub(super) fn log_tail(&self, count: usize) -> String {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
+        let is_request = |line: &&str| line.contains(r#""message":"request""#);
+        let lines: Vec<&str> = text.lines().filter(|line| !is_request(line)).collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
