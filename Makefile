@@ -108,7 +108,7 @@ conformance: build ## The requests of a public corpus through the ingress, byte 
 	@$(BIN)/jaco-bench conformance
 
 .PHONY: fuzz
-fuzz: ## Outside bytes of the ingress and of CAs (INPUTS=10000000 each)
+fuzz: ## Outside bytes of the ingress, the mesh and CAs (INPUTS=10000000 each)
 	@JACO_FUZZ=$(INPUTS) $(CARGO) test --quiet --release -p jaco-adapters --lib fuzz:: -- --nocapture
 
 .PHONY: bench-dns

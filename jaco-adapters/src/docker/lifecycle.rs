@@ -22,6 +22,8 @@ use super::{hooks, volumes};
 
 /// The engine's own grace period, for containers that set none.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// How long the engine may take for a stop beyond the grace period, which ends with a kill.
+const OVERDUE: Duration = Duration::from_secs(20);
 /// How long a hook after the start may take.
 const POST_START: Duration = Duration::from_secs(300);
 
@@ -184,12 +186,25 @@ impl Lifecycle {
         }
     }
 
+    /// A stop that the engine refuses or never ends does not keep its container: the forced
+    /// removal comes next. After a broken connection the container may still have its grace, so
+    /// that is an error, and the stop is asked for again.
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         let docker = self.engine.client().await?.docker;
         let stopped = docker.stop_container(id, None::<StopContainerOptions>);
-        Ok(gone_is_fine(
-            self.engine.within(grace + LONG, stopped).await,
-        )?)
+        let stopped = self.engine.within(grace + LONG, stopped);
+        match tokio::time::timeout(grace + OVERDUE, stopped).await {
+            Ok(Err(failure @ Failure::Unreachable(_))) => Err(failure.into()),
+            Ok(Err(failure)) if !failure.is_not_found() => {
+                tracing::warn!(container = id, ?failure, "stop");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(_) => {
+                tracing::warn!(container = id, "the engine does not end its stop");
+                Ok(())
+            }
+        }
     }
 
     async fn delete(&self, id: &str) -> Result<(), RuntimeError> {

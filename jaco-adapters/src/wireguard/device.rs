@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use tun_rs::{AsyncDevice, DeviceBuilder, GROTable, VIRTIO_NET_HDR_LEN};
 
 /// Segments of one read, and packets of one write. 64 KiB in segments of 536 bytes fit.
-pub(super) const BATCH: usize = 128;
+const BATCH: usize = 128;
 /// The largest packet of the kernel with its header.
 const LARGEST: usize = VIRTIO_NET_HDR_LEN + u16::MAX as usize;
 /// Room for one segment; none is larger than the device's MTU.
