@@ -1,11 +1,11 @@
-//! Load from wrk and h2load, and what they say about it.
+//! Load from wrk, h2load and our own client, and what they say about it.
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Front, HOST, PLAIN};
+use super::{Front, HOST, PLAIN, handshakes};
 
 /// What is asked of a front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Load {
     Https,
     /// A connection with a full handshake for each request.
     Handshakes,
+    /// A connection for each request, with the session of the one before.
+    Resumptions,
     /// HTTP/2 within TLS, ten requests at once on each connection.
     Http2,
     /// HTTP/1.1 through the port that forwards bytes.
@@ -29,6 +31,7 @@ impl Load {
             Self::Http => "http",
             Self::Https => "https",
             Self::Handshakes => "handshakes",
+            Self::Resumptions => "resumptions",
             Self::Http2 => "http2",
             Self::Tcp => "tcp",
         }
@@ -39,7 +42,7 @@ impl Load {
         Some(match self {
             Self::Http => format!("http://{PLAIN}:{}/", front.http),
             Self::Tcp => format!("http://{PLAIN}:{}/", front.tcp?),
-            Self::Https | Self::Handshakes | Self::Http2 => {
+            Self::Https | Self::Handshakes | Self::Resumptions | Self::Http2 => {
                 format!("https://{HOST}:{}/", front.https)
             }
         })
@@ -68,7 +71,8 @@ pub fn run(front: &Front, load: Load, connections: usize, seconds: usize) -> Res
     let before = front.cpu()?;
     let (total, mut sample) = match load {
         Load::Http2 => h2load(&url, connections, seconds),
-        _ => wrk(&url, load == Load::Handshakes, connections, seconds),
+        Load::Handshakes => handshakes::run(front.https, connections, seconds),
+        _ => wrk(&url, load == Load::Resumptions, connections, seconds),
     }
     .with_context(|| format!("{} {}", front.name, load.name()))?;
     let cpu: Duration = front.cpu()?.saturating_sub(before);
@@ -76,6 +80,7 @@ pub fn run(front: &Front, load: Load, connections: usize, seconds: usize) -> Res
     Ok(sample)
 }
 
+/// What it closes it opens again with the ticket that it got, which spares both ends a signature.
 fn wrk(url: &str, close: bool, connections: usize, seconds: usize) -> Result<(f64, Sample)> {
     let mut command = Command::new("wrk");
     command

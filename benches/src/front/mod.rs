@@ -1,6 +1,7 @@
 //! Our ingress and its peers side by side, each in a process of its own with one worker, all in
 //! front of one backend. Everything listens on loopback.
 
+mod handshakes;
 pub mod load;
 mod ours;
 mod peers;

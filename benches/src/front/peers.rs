@@ -24,7 +24,8 @@ pub fn backend(files: &Path) -> Result<(Running, u16)> {
     Ok((start_nginx(files, "backend", &server, "", port)?, port))
 }
 
-/// Starts nginx as one process, so that there is one to end.
+/// Starts nginx as one process, so that there is one to end. Without being told so, this version
+/// speaks TLS 1.2 at most, whose resumed sessions need no key agreement: the others' are 1.3.
 fn start_nginx(files: &Path, name: &str, server: &str, stream: &str, port: u16) -> Result<Running> {
     let home = files.join(name);
     std::fs::create_dir(&home)?;
@@ -38,6 +39,7 @@ fn start_nginx(files: &Path, name: &str, server: &str, stream: &str, port: u16) 
          error_log /dev/null crit;\n\
          events {{ worker_connections 8192; }}\n{stream}\n\
          http {{\n\
+         ssl_protocols TLSv1.2 TLSv1.3;\n\
          access_log off; keepalive_requests 100000000; keepalive_timeout 600;\n\
          client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;\n\
          fastcgi_temp_path {home}/fastcgi; uwsgi_temp_path {home}/uwsgi;\n\

@@ -20,10 +20,11 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What is measured, and with how many connections.
-const PLAN: [(Load, &[usize]); 5] = [
+const PLAN: [(Load, &[usize]); 6] = [
     (Load::Http, &[1, 64, 1000]),
     (Load::Https, &[1, 64, 1000]),
-    (Load::Handshakes, &[1, 64]),
+    (Load::Handshakes, &[1, 64, 1000]),
+    (Load::Resumptions, &[1, 64]),
     (Load::Http2, &[1, 64]),
     (Load::Tcp, &[1, 64, 1000]),
 ];
