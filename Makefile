@@ -26,8 +26,8 @@ build: ## Build jaco, jacod and jaco-lab
 
 # One set of packages for all that is measured: another one would be built anew.
 .PHONY: release
-release: ## Build jaco, jacod and jaco-bench for measuring
-	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches
+release: ## Build jaco, jacod and what measures them
+	@$(CARGO) build --quiet --release -p jaco-bin -p jaco-benches -p jaco-testkit
 
 .PHONY: demo
 demo: deps build ## Bring up a cluster and fetch a page through it (NODES=3 for three hosts)
@@ -72,6 +72,10 @@ soak-partition: deps build ## Cut a host off and mend the cut (ROUNDS=5)
 soak-churn: deps build ## Have replicas come and go, look for what stays (ROUNDS=200)
 	@$(BIN)/jaco-lab soak churn --rounds $(ROUNDS)
 
+.PHONY: soak-pressure
+soak-pressure: deps release ## Load one node for real until a replica is moved (15 min)
+	@$(RELEASE)/jaco-lab soak pressure
+
 .PHONY: soak-pool
 soak-pool: deps build ## Have all 253 addresses of a network in use at once
 	@$(CARGO) test -p jaco-bin --test bed_pools -- --ignored
@@ -81,8 +85,8 @@ bench-apply: deps release ## Time from apply to running containers, beside Docke
 	@JACO_BIN_DIR=$(CURDIR)/$(RELEASE) $(BENCH) apply
 
 .PHONY: bench-failover
-bench-failover: deps release ## Loss of the leader and of a host, beside Docker Swarm (ROUNDS=5)
-	@JACO_BENCH_ROUNDS=$(if $(filter file,$(origin ROUNDS)),5,$(ROUNDS)) \
+bench-failover: deps release ## Loss of the leader and of a host, beside Docker Swarm (ROUNDS=10)
+	@JACO_BENCH_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
 		JACO_BIN_DIR=$(CURDIR)/$(RELEASE) $(BENCH) failover
 
 .PHONY: soak-rollout
@@ -126,5 +130,5 @@ parity: deps build ## Compare containers with those of docker-compose, key by ke
 	@$(BIN)/jaco-bench parity
 
 .PHONY: soak-sim
-soak-sim: ## Simulate clusters under faults (SEEDS=20000)
-	@$(CARGO) run --quiet --release -p jaco-testkit --bin jaco-sim -- --seeds $(SEEDS)
+soak-sim: release ## Simulate clusters under faults (SEEDS=20000)
+	@$(RELEASE)/jaco-sim --seeds $(SEEDS)

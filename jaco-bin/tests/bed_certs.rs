@@ -176,7 +176,7 @@ fn pids(bed: &Bed) -> Vec<Option<i32>> {
 fn regression_acme_fails_and_plain_http_goes_on() {
     let bed = cluster("certfail", &[]);
     let (host, address) = (bed.host(1), bed.host(3).address());
-    let [lost, late] = ["lost.test", "late.test"].map(str::to_owned);
+    let [lost, unseen, late] = ["lost.test", "unseen.test", "late.test"].map(str::to_owned);
     let project = Project::new("certfail").unwrap();
     // One domain leads elsewhere, which is seen before the CA is asked.
     bed.acme()
@@ -188,12 +188,29 @@ fn regression_acme_fails_and_plain_http_goes_on() {
     assert_eq!(first["details"]["stage"], "preflight", "{first}");
     let reason = first["last_error"].as_str().unwrap();
     assert!(reason.contains("10.99.0.200"), "{reason}");
-    // For the other there is no CA.
+    // One is found by the nodes, but not by the CA.
+    bed.acme().set_addresses(&unseen, &[address]).unwrap();
+    let blind = "add table inet blind\n\
+                 add chain inet blind out { type filter hook output priority 0; }\n\
+                 add rule inet blind out tcp dport 80 reject with tcp reset\n";
+    bed.switch().nft(blind).unwrap();
+    write(&bed, &project, &[lost.clone(), unseen.clone()]);
+    apply(host, &project);
+    let second = wait_for(host, &unseen, "failed");
+    assert_eq!(second["details"]["stage"], "validation", "{second}");
+    let reason = second["last_error"].as_str().unwrap();
+    assert!(reason.contains("unseen.test"), "{reason}");
+    bed.switch().nft("delete table inet blind\n").unwrap();
+    // For the last there is no CA.
     bed.acme().set_addresses(&late, &[address]).unwrap();
     bed.acme().stop().unwrap();
-    write(&bed, &project, &[lost.clone(), late.clone()]);
+    write(
+        &bed,
+        &project,
+        &[lost.clone(), unseen.clone(), late.clone()],
+    );
     apply(host, &project);
-    for domain in [&lost, &late] {
+    for domain in [&lost, &unseen, &late] {
         let row = wait_for(host, domain, "failed");
         assert_eq!(row["code"], "cert_failed", "{row}");
         assert!(row["next_attempt_at"].is_string(), "{row}");
@@ -219,7 +236,7 @@ fn regression_acme_fails_and_plain_http_goes_on() {
     // The CA comes back as one that has forgotten everything; an operator has it tried at once.
     bed.acme().start(&[]).unwrap();
     bed.acme().set_addresses(&lost, &[address]).unwrap();
-    for domain in [&lost, &late] {
+    for domain in [&lost, &unseen, &late] {
         poll_until(SOON, "the certificate", || {
             let state = row(witness, domain)["state"].clone();
             if state == "failed" {

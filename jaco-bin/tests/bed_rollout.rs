@@ -180,33 +180,40 @@ fn what_does_not_run_is_taken_back_and_the_old_revision_serves_on() {
     apply(host, &project);
     let before = containers(host);
 
-    under_visitors(&bed, |_| {
-        change_image(&bed, &project, "web:broken");
-        let output = host
-            .jaco(&["apply", &project.path("jaco.yaml"), "--wait"])
-            .unwrap();
-        assert_eq!(output.status.code(), Some(4));
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            told.contains("rolled back") && told.contains("exited"),
-            "{told}"
-        );
-        poll_until(SOON, "the old revision alone", || {
-            containers(host) == before
-        })
-        .unwrap();
-        poll_until(SOON, "the end of the rollback", || {
-            let status = host.jaco_json(&["status", "web"]).unwrap_or_default();
-            status["deployments"][0]["status"] == "active"
-        })
-        .unwrap();
-    });
-    let status = host.jaco_json(&["status", "web"]).unwrap();
-    let why = &status["deployments"][0]["status_details"]["web"];
-    assert!(
-        why.as_str().unwrap().contains("exited with code 1"),
-        "{why}"
+    let elsewhere = format!(
+        "services:\n  web: {{image: '{}', environment: {{PORT: '8080'}}}}\n",
+        bed.image("web:2")
     );
-    let history = host.jaco_text(&["history", "web"]).unwrap();
-    assert!(history.contains("rollback to 1"), "{history}");
+    for (broken, told) in [(None, "exited with code 1"), (Some(elsewhere), "port 80")] {
+        under_visitors(&bed, |_| {
+            match &broken {
+                Some(compose) => drop(project.write("compose.yaml", compose).unwrap()),
+                None => change_image(&bed, &project, "web:broken"),
+            }
+            is_taken_back(host, &project, told);
+            poll_until(SOON, "the old revision alone", || {
+                containers(host) == before
+            })
+            .unwrap();
+            poll_until(SOON, "the end of the rollback", || {
+                let status = host.jaco_json(&["status", "web"]).unwrap_or_default();
+                status["deployments"][0]["status"] == "active"
+            })
+            .unwrap();
+        });
+        let status = host.jaco_json(&["status", "web"]).unwrap();
+        let why = &status["deployments"][0]["status_details"]["web"];
+        assert!(why.as_str().unwrap().contains(told), "{why}");
+        let history = host.jaco_text(&["history", "web"]).unwrap();
+        assert!(history.contains("rollback to 1"), "{history}");
+    }
+}
+
+fn is_taken_back(host: &Host, project: &Project, told: &str) {
+    let words = ["apply", &project.path("jaco.yaml"), "--wait"];
+    let output = host.jaco(&words).unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let taken_back = error.contains("rolled back") && error.contains(told);
+    assert!(taken_back, "{error}");
 }

@@ -9,6 +9,7 @@ use bollard::query_parameters::{
 };
 use jaco_core::manifest::spec::Hook;
 use jaco_core::node::bridges::CLUSTER_LABEL;
+use jaco_core::node::ending::Ending;
 use jaco_core::ports::RuntimeError;
 use jaco_core::ports::container_runtime::{ContainerNetwork, ContainerRequest};
 
@@ -20,10 +21,6 @@ use super::mounts::mounts;
 use super::observe::{GENERATION_LABEL, Labels, REPLICA_LABEL, SPEC_HASH_LABEL};
 use super::{hooks, volumes};
 
-/// The engine's own grace period, for containers that set none.
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// How long the engine may take for a stop beyond the grace period, which ends with a kill.
-const OVERDUE: Duration = Duration::from_secs(20);
 /// How long a hook after the start may take.
 const POST_START: Duration = Duration::from_secs(300);
 
@@ -72,16 +69,13 @@ impl Lifecycle {
             return Err(RuntimeError::Refused(reason));
         }
         let replica = labels.get(REPLICA_LABEL).map_or("", String::as_str);
-        let grace = config
-            .stop_timeout
-            .and_then(|grace| u64::try_from(grace).ok());
-        let grace = grace.map_or(DEFAULT_GRACE, Duration::from_secs);
+        let ending = Ending::of(config.stop_timeout);
         if container
             .state
             .is_some_and(|state| state.running == Some(true))
         {
-            self.before_stop(id, replica, grace).await;
-            self.stop(id, grace).await?;
+            self.before_stop(id, replica, ending.grace).await;
+            self.stop(id, ending).await?;
         }
         self.delete(id).await?;
         if !replica.is_empty() {
@@ -189,11 +183,11 @@ impl Lifecycle {
     /// A stop that the engine refuses or never ends does not keep its container: the forced
     /// removal comes next. After a broken connection the container may still have its grace, so
     /// that is an error, and the stop is asked for again.
-    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, id: &str, ending: Ending) -> Result<(), RuntimeError> {
         let docker = self.engine.client().await?.docker;
         let stopped = docker.stop_container(id, None::<StopContainerOptions>);
-        let stopped = self.engine.within(grace + LONG, stopped);
-        match tokio::time::timeout(grace + OVERDUE, stopped).await {
+        let stopped = self.engine.within(ending.limit + LONG, stopped);
+        match tokio::time::timeout(ending.limit, stopped).await {
             Ok(Err(failure @ Failure::Unreachable(_))) => Err(failure.into()),
             Ok(Err(failure)) if !failure.is_not_found() => {
                 tracing::warn!(container = id, ?failure, "stop");
@@ -244,3 +238,6 @@ fn is_under_way(failure: &Failure) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

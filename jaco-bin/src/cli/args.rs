@@ -10,7 +10,7 @@ const DEFAULT_SOCKET: &str = "/var/run/jaco/jaco.sock";
 
 /// JACO runs compose files on a cluster of Docker hosts.
 #[derive(Debug, Parser)]
-#[command(name = "jaco", version, about, propagate_version = true)]
+#[command(name = "jaco", version, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     pub(super) global: Global,

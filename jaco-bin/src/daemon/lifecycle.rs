@@ -19,7 +19,7 @@ use super::{identity, wiring};
 
 /// The daemon of JACO.
 #[derive(Debug, Parser)]
-#[command(name = "jacod", version, about)]
+#[command(name = "jacod", version)]
 pub struct Args {
     /// Configuration file; a missing default file means all defaults
     #[arg(long, env = "JACO_CONFIG")]

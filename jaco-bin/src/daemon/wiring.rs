@@ -44,6 +44,10 @@ pub(super) use jaco_adapters::raft::Survivor;
 use jaco_adapters::system::HostUsage;
 pub(super) use jaco_adapters::system::{SystemClock, SystemIds};
 
+/// Calls of a member that may arrive after it gave them up: what it sent into a cut comes all at
+/// once when that is mended, and closing the connection for it would be another cut.
+const GIVEN_UP: usize = 1024;
+
 /// What the environment and the host say.
 pub(super) fn environment() -> Environment {
     let path = |name: &str| {
@@ -302,6 +306,7 @@ pub(super) async fn serve_remote(
     tokio::spawn(serve);
     let web = Arc::clone(&member.web);
     let serve = Server::builder()
+        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
         .add_service(opened.consensus.service())
         .add_service(node::service(Arc::clone(&member.logs), checks, web))
         .serve_with_incoming(incoming::tls(members, Arc::clone(&opened.tls.members)));

@@ -1,6 +1,6 @@
 //! Deployments: their revisions, and the replicas that should exist with what was seen of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +160,20 @@ pub struct Observation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
 }
+
+impl Observation {
+    /// The routed and published ports that nothing listens on, as far as is known.
+    pub fn silent_ports(&self) -> BTreeSet<u16> {
+        let cause = self.cause.as_ref();
+        let cause = cause.filter(|cause| cause.code == Some(ErrorCode::PortNotListening));
+        let ports = cause.and_then(|cause| cause.details.get(SILENT_PORTS));
+        let ports = ports.into_iter().flat_map(|ports| ports.split(", "));
+        ports.filter_map(|port| port.parse().ok()).collect()
+    }
+}
+
+/// The detail of `port_not_listening` that names the ports.
+pub(crate) const SILENT_PORTS: &str = "ports";
 
 /// A status detail: `{code, message, details}` of spec 03, with an optional code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! Rollouts: one per service whose spec changed, in the state so that a new leader goes on
 //! with it (spec 05, Rolling updates).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::deployment::{Cause, Deployment, Phase, Replica};
@@ -21,6 +23,9 @@ pub struct Rollout {
     pub restarts: bool,
     /// True when it takes back one that failed; it is not taken back itself.
     pub is_rollback: bool,
+    /// Ports that nothing listened on before it began either: they hold up no step.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent_ports: BTreeSet<u16>,
     /// Why it is paused, or why the one before it was taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
@@ -69,11 +74,14 @@ pub(super) fn begin(
         started_at: now,
         restarts: false,
         is_rollback: false,
+        silent_ports: BTreeSet::new(),
         cause: None,
     };
-    let begun: Vec<_> = services
-        .map(|name| (name.clone(), rollout.clone()))
-        .collect();
+    let rollout = |name| Rollout {
+        silent_ports: silent_ports(deployment, name),
+        ..rollout.clone()
+    };
+    let begun: Vec<_> = services.map(|name| (name.clone(), rollout(name))).collect();
     let superseded = abort(deployment);
     deployment.rollouts = superseded.iter().cloned().collect();
     deployment.rollouts.extend(begun);
@@ -104,10 +112,19 @@ pub(super) fn restart(deployment: &mut Deployment, services: &[ServiceName], now
             started_at: now,
             restarts: true,
             is_rollback: false,
+            silent_ports: silent_ports(deployment, service),
             cause: None,
         };
         deployment.rollouts.insert(service.clone(), rollout);
     }
+}
+
+/// The ports that no serving replica of a service listens on.
+fn silent_ports(deployment: &Deployment, service: &ServiceName) -> BTreeSet<u16> {
+    let replicas = deployment.replicas_of(service);
+    let serving = replicas.filter(|replica| replica.is_serving());
+    let silent = serving.map(|replica| replica.observed.silent_ports());
+    silent.reduce(|all, one| &all & &one).unwrap_or_default()
 }
 
 fn is_outdated(deployment: &Deployment, spec: &DeploymentSpec, name: &ServiceName) -> bool {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::cluster::deployment::{Cause, Observation, Replica, ReplicaState};
+use crate::cluster::deployment::{Cause, Observation, Replica, ReplicaState, SILENT_PORTS};
 use crate::error::ErrorCode;
 use crate::manifest::spec::{DeploymentSpec, Protocol, ServiceKind, ServiceSpec};
 use crate::ports::container_runtime::{ContainerStatus, HealthStatus, ObservedContainer};
@@ -17,6 +17,9 @@ pub const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// How often a port is probed while its replica starts.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a port that did not listen in time is probed: it may open later.
+pub const ASK_SILENT_AGAIN: Duration = Duration::from_secs(2);
 
 /// How many probes in a row must be answered.
 pub const PROBES_IN_A_ROW: u32 = 2;
@@ -52,6 +55,12 @@ impl Probe {
     pub fn is_settled(self) -> bool {
         self.hits >= PROBES_IN_A_ROW
     }
+}
+
+/// True for a container whose ports are asked: until all of them answer.
+pub fn is_asked(replica: &Replica, container: &ObservedContainer) -> bool {
+    let open = !replica.is_serving() || !replica.observed.silent_ports().is_empty();
+    container.status == ContainerStatus::Running && container.health.is_none() && open
 }
 
 /// The TCP ports that a replica must answer on: those routed and those published.
@@ -152,7 +161,7 @@ fn not_listening(ports: &[String]) -> Cause {
     Cause {
         code: Some(ErrorCode::PortNotListening),
         message: format!("nothing listens on port {ports}"),
-        details: BTreeMap::from([("ports".to_owned(), ports)]),
+        details: BTreeMap::from([(SILENT_PORTS.to_owned(), ports)]),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod carrier;
 pub mod checks;
 pub mod containers;
 pub mod dns;
+pub mod ending;
 pub mod firewall;
 pub mod forward;
 pub mod gates;

@@ -2,6 +2,7 @@
 //! work in progress.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::containers::Desired;
 use super::gates;
@@ -176,6 +177,25 @@ fn gated(wanted: &Desired) -> Option<Cause> {
         message: format!("waits for {}", closed.join(", ")),
         details: BTreeMap::new(),
     })
+}
+
+/// How soon the node looks at its containers again though nothing wakes it; `None` when only the
+/// safety tick remains.
+pub fn next_look(
+    desired: &BTreeMap<ReplicaId, Desired>,
+    local: &Local,
+    now: Timestamp,
+) -> Option<Duration> {
+    let starts = |wanted: &Desired| wanted.replica.state() == ReplicaState::Starting;
+    if !local.work.is_empty() || desired.values().any(starts) {
+        return Some(health::PROBE_INTERVAL);
+    }
+    let retry = local.pulls.next_retry();
+    let retry = retry.map(|at| at.since(now).max(health::PROBE_INTERVAL));
+    let silent = |wanted: &Desired| !wanted.replica.observed.silent_ports().is_empty();
+    let silent = desired.values().any(silent);
+    let ask_again = silent.then_some(health::ASK_SILENT_AGAIN);
+    retry.into_iter().chain(ask_again).min()
 }
 
 /// True when nothing local holds a start back: no failed pull that still waits, and no refusal

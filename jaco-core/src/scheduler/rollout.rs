@@ -94,9 +94,17 @@ impl<'a> Update<'a> {
     pub(super) fn has_settled(&self, replica: &Replica) -> bool {
         match replica.state() {
             ReplicaState::Completed => true,
-            ReplicaState::Running => self.settles_at(replica) <= self.now,
+            ReplicaState::Running if !self.is_mute(replica) => self.settles_at(replica) <= self.now,
             _ => self.is_tolerated() && self.failure(replica).is_some(),
         }
+    }
+
+    /// True for a replica that runs and does not listen where the ones before it did.
+    fn is_mute(&self, replica: &Replica) -> bool {
+        self.moving().is_some_and(|rollout| {
+            let silent = replica.observed.silent_ports();
+            !silent.is_subset(&rollout.silent_ports)
+        })
     }
 
     /// When a running replica has run for `monitor`.
@@ -124,10 +132,11 @@ impl<'a> Update<'a> {
         self.config().failure_action == FailureAction::Continue
     }
 
-    /// Until when a replica of this rollout must run. Fetching its image does not count.
+    /// Until when a replica of this rollout must run, and one that runs must listen. Fetching
+    /// its image does not count.
     pub(super) fn deadline(&self, replica: &Replica) -> Timestamp {
         let begun = match replica.state() {
-            ReplicaState::Starting => replica.seen_at,
+            ReplicaState::Starting | ReplicaState::Running => replica.seen_at,
             _ => replica.placed_at,
         };
         begun + step_limit(self.spec)
@@ -141,8 +150,11 @@ impl<'a> Update<'a> {
         }
         let late = match replica.state() {
             ReplicaState::Failed | ReplicaState::Degraded => false,
-            ReplicaState::Running | ReplicaState::Completed | ReplicaState::Pulling => return None,
+            ReplicaState::Completed | ReplicaState::Pulling => return None,
+            ReplicaState::Running if !self.is_mute(replica) => return None,
             _ if self.now < self.deadline(replica) => return None,
+            // What it lacks says its cause.
+            ReplicaState::Running => false,
             _ => true,
         };
         let mut cause = replica.observed.cause.clone().unwrap_or(Cause {

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use super::layout::belongs_to;
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// The version-1 controllers that tell what a group uses.
+const MEASURED: [&str; 2] = ["cpuacct", "memory"];
 
 /// Mounts the control groups where nothing has done so; does nothing elsewhere.
 ///
@@ -34,6 +37,32 @@ pub(super) fn ensure_mounted() -> Result<()> {
         fs::create_dir_all(&target)?;
         mount_one("cgroup", &target, controller)
             .with_context(|| format!("cannot mount controller {controller}"))?;
+    }
+    Ok(())
+}
+
+/// Puts the group called `name` in the place of the root, for this thread and those that it
+/// starts.
+pub(super) fn take_for_root(name: &str) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    let root = Path::new(ROOT);
+    let hierarchies = match root.join("cgroup.controllers").exists() {
+        true => vec![root.to_owned()],
+        false => MEASURED.map(|controller| root.join(controller)).to_vec(),
+    };
+    for hierarchy in hierarchies {
+        let group = hierarchy.join(name);
+        fs::create_dir_all(&group)?;
+        let bound = mount(
+            Some(&group),
+            &hierarchy,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        );
+        bound.with_context(|| format!("cannot bind {}", group.display()))?;
     }
     Ok(())
 }

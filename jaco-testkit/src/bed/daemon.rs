@@ -6,11 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use super::cgroup;
 use super::manager::Manager;
 use super::namespace::Namespace;
 use super::poll::poll_until;
@@ -31,6 +33,7 @@ pub struct Daemon {
     config: Map<String, Value>,
     process: Process,
     manager: OnceLock<Manager>,
+    enclosed: AtomicBool,
 }
 
 impl Daemon {
@@ -58,6 +61,7 @@ impl Daemon {
             config,
             process: Process::new(&layout.name, "jacod", directory),
             manager: OnceLock::new(),
+            enclosed: AtomicBool::new(false),
         }
     }
 
@@ -122,7 +126,13 @@ impl Daemon {
         if let Some(manager) = self.manager.get() {
             command = manager.hand_over(&command)?;
         }
-        self.process.start(&self.namespace, command)?;
+        let enclosed = self.enclosed.load(Ordering::Relaxed);
+        self.process.start_after(&self.namespace, command, || {
+            if enclosed {
+                cgroup::take_for_root(self.namespace.name())?;
+            }
+            Ok(())
+        })?;
         let mut alive = true;
         let ready = poll_until(START, "jacod accepts connections", || {
             alive = self.process.pid().is_some();
@@ -143,6 +153,12 @@ impl Daemon {
             let _ = self.manager.set(Manager::start(&self.directory)?);
         }
         Ok(())
+    }
+
+    /// From its next start on it sees the control group of its host's containers in the place of
+    /// the root, as in a container that is a host: what they use is what the host uses.
+    pub fn enclose(&self) {
+        self.enclosed.store(true, Ordering::Relaxed);
     }
 
     /// How many sockets are kept under a name.

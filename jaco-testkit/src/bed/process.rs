@@ -59,7 +59,17 @@ impl Process {
     }
 
     /// Starts `command` inside `namespace`; it is an error if the process runs already.
-    pub(super) fn start(&self, namespace: &Namespace, mut command: Command) -> Result<()> {
+    pub(super) fn start(&self, namespace: &Namespace, command: Command) -> Result<()> {
+        self.start_after(namespace, command, || Ok(()))
+    }
+
+    /// The same, after `prepare` has run on the thread that the process is born of.
+    pub(super) fn start_after(
+        &self,
+        namespace: &Namespace,
+        mut command: Command,
+        prepare: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<()> {
         if let Some(pid) = self.pid() {
             bail!("{} already runs as {pid}", self.name);
         }
@@ -76,7 +86,7 @@ impl Process {
         }
         let program = command.get_program().to_owned();
         let child = namespace
-            .enter(|| command.spawn())?
+            .enter(|| prepare().and_then(|()| Ok(command.spawn()?)))?
             .with_context(|| format!("cannot start {program:?}"))?;
         let pid = i32::try_from(child.id()).expect("the kernel's pids fit");
         let incarnation = Incarnation::of(pid).context("a child vanished before it was reaped")?;

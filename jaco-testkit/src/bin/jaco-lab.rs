@@ -87,6 +87,8 @@ enum Soak {
         #[arg(long, default_value_t = 200)]
         rounds: usize,
     },
+    /// Loads one node until a replica is moved, which takes ten minutes or more.
+    Pressure,
 }
 
 #[derive(Args)]
@@ -194,6 +196,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Action::Soak(Soak::LeaderKills { rounds }) => rows::leader_kills(*rounds)?,
         Action::Soak(Soak::Partitions { rounds }) => rows::partitions(*rounds)?,
         Action::Soak(Soak::Churn { rounds }) => rows::churn(*rounds)?,
+        Action::Soak(Soak::Pressure) => rows::pressure()?,
     }
     Ok(ExitCode::SUCCESS)
 }

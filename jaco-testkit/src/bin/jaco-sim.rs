@@ -1,6 +1,9 @@
 //! Runs the simulation over many seeds and prints one line in the form of `make soak`.
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
@@ -20,13 +23,26 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let start = Instant::now();
-    let mut failures = 0;
-    for seed in args.from..args.from + args.seeds {
-        if let Err(why) = sim::run(seed) {
-            failures += 1;
-            println!("JACO_SIM_SEED={seed}: {why}");
+    let next = AtomicU64::new(args.from);
+    let failures = AtomicU64::new(0);
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= args.from + args.seeds {
+                        return;
+                    }
+                    if let Err(why) = sim::run(seed) {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        println!("JACO_SIM_SEED={seed}: {why}");
+                    }
+                }
+            });
         }
-    }
+    });
+    let failures = failures.into_inner();
     let (rounds, rate) = (
         args.seeds,
         args.seeds as f64 / start.elapsed().as_secs_f64(),

@@ -3,6 +3,7 @@
 pub mod churn;
 pub mod leader;
 pub mod partition;
+pub mod pressure;
 pub mod rows;
 
 use std::collections::BTreeSet;

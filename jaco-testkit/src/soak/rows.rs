@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::leader::{Case, Rollouts};
 use super::partition::Recovery;
-use super::{churn, leader, partition};
+use super::{churn, leader, partition, pressure};
 use crate::bed::Bed;
 use crate::project::Project;
 
@@ -102,6 +102,23 @@ pub fn churn(rounds: usize) -> Result<()> {
     ensure!(
         late == 0,
         "{late} replicas were named for longer than a second"
+    );
+    Ok(())
+}
+
+/// Loads one node until a replica is moved, and looks for a second move.
+///
+/// # Errors
+/// When there is none or more than one, or the bed fails.
+pub fn pressure() -> Result<()> {
+    let bed = bed()?;
+    let project = Project::new("soak-pressure")?;
+    pressure::prepare(&bed, &project)?;
+    let moved = pressure::one_move(&bed)?;
+    println!(
+        "soak pressure moves=1 failures=0 after_s={:.0} {}",
+        moved.after.as_secs_f64(),
+        moved.event
     );
     Ok(())
 }

@@ -147,13 +147,25 @@ async fn follow(context: &Context, applied: &Applied) -> Result<Result<(), Strin
                 return Ok(Err(overtaken(&status)));
             }
             match verdict(&status) {
-                Verdict::Steady => return Ok(Ok(())),
+                Verdict::Steady => {
+                    tell_notices(context.printer, &status);
+                    return Ok(Ok(()));
+                }
                 Verdict::Stuck(reason) => return Ok(Err(reason)),
                 Verdict::Moving => {}
             }
         }
         // The daemon went away or lost its stream; ask again.
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What runs, and has something to say all the same.
+fn tell_notices(printer: Printer, status: &Status) {
+    for row in &status.replicas {
+        if let Some((code, message)) = row.code.as_ref().zip(row.message.as_ref()) {
+            printer.note(&format!("notice: {}: {code}: {message}", row.id));
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use jaco_core::cluster::Command;
 use jaco_core::id::ReplicaId;
 use jaco_core::node::containers::{self, Action, Desired};
-use jaco_core::node::health::{self, PROBE_INTERVAL};
+use jaco_core::node::health;
 use jaco_core::node::report::{self, Local, Work};
-use jaco_core::ports::container_runtime::{ContainerStatus, ObservedContainer};
+use jaco_core::ports::container_runtime::ObservedContainer;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
@@ -88,7 +88,8 @@ pub(crate) async fn run(member: Arc<Member>) {
                 })
                 .await;
         }
-        let limit = next_look(&shared, &desired);
+        let soon = report::next_look(&desired, &shared.local(), member.clock.now());
+        let limit = soon.map_or(SAFETY_TICK, |soon| soon.min(SAFETY_TICK));
         // What was committed since this look began has not been looked at.
         pause(&shared, state.index, limit).await;
     }
@@ -106,24 +107,6 @@ async fn pause(shared: &Shared, index: u64, limit: Duration) {
         () = shared.wake.notified() => {}
         () = shared.member.woken(index, limit) => {}
     }
-}
-
-/// Soon while something starts, when the next pull is due, else at the safety tick.
-fn next_look(shared: &Shared, desired: &BTreeMap<ReplicaId, Desired>) -> Duration {
-    use jaco_core::cluster::deployment::ReplicaState::Starting;
-    let starting = desired
-        .values()
-        .any(|wanted| wanted.replica.state() == Starting);
-    let local = shared.local();
-    if starting || !local.work.is_empty() {
-        return PROBE_INTERVAL;
-    }
-    let now = shared.member.clock.now();
-    let retry = local
-        .pulls
-        .next_retry()
-        .map(|at| at.since(now).max(PROBE_INTERVAL));
-    retry.unwrap_or(SAFETY_TICK).min(SAFETY_TICK)
 }
 
 /// Starts a task for each action whose replica has none and had none when it was looked at.
@@ -176,17 +159,14 @@ async fn probe(
     observed: &[ObservedContainer],
 ) {
     let mut targets: Vec<(String, Ipv4Addr, u16)> = Vec::new();
-    for container in observed
-        .iter()
-        .filter(|c| c.status == ContainerStatus::Running)
-    {
+    for container in observed {
         let Some(wanted) = desired.get(&container.replica) else {
             continue;
         };
         let Some(address) = wanted.replica.address() else {
             continue;
         };
-        if wanted.replica.is_serving() || container.health.is_some() {
+        if !health::is_asked(&wanted.replica, container) {
             continue;
         }
         let ports = health::probed_ports(wanted.deployment.spec(), &wanted.replica);
