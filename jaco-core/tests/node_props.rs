@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use jaco_core::cluster::Command;
 use jaco_core::cluster::addresses::Scope;
@@ -16,7 +15,6 @@ use jaco_core::node::bridges::{self, ObservedBridge};
 use jaco_core::node::containers::{self, Action, Desired};
 use jaco_core::node::health::{self, Probe, Probes, SETTLED_AFTER};
 use jaco_core::node::report::{self, Local};
-use jaco_core::ports::RuntimeError;
 use jaco_core::ports::container_runtime::{ContainerStatus, HealthStatus, ObservedContainer};
 use jaco_core::time::Timestamp;
 use jaco_testkit::builders::{Cluster, deployment, seen, service};
@@ -426,32 +424,6 @@ fn regression_a_failed_pull_is_told_and_holds_the_start_until_it_is_due() {
         "pulling \"image:a\" failed (attempt 1): no route"
     );
     assert!(report::may_start(wanted, &local, Timestamp(1_000)));
-}
-
-#[test]
-fn a_start_that_the_engine_refused_is_tried_again_as_a_new_generation_only() {
-    let mut cluster = Cluster::of(1);
-    cluster
-        .deploy(deployment("d", [("web", service(1, "a"))]))
-        .unwrap();
-    cluster.schedule();
-    let (id, node) = (ReplicaId::new("d-web-1"), only_node());
-    let mut local = Local::default();
-    local.refused.insert(
-        id.clone(),
-        (1, RuntimeError::Refused("no space".to_owned())),
-    );
-    let desired = containers::desired(&cluster.state, &node);
-    assert!(!report::may_start(&desired[&id], &local, cluster.now));
-    let observations = report::changes(&desired, &local, cluster.now);
-    cluster.must(Command::Observe {
-        node: node.clone(),
-        observations,
-    });
-    cluster.now = cluster.now + Duration::from_secs(1);
-    assert!(cluster.schedule(), "the scheduler restarts it");
-    let desired = containers::desired(&cluster.state, &node);
-    assert!(report::may_start(&desired[&id], &local, cluster.now));
 }
 
 #[test]

@@ -409,3 +409,33 @@ fn regression_a_swap_of_counts_between_services_is_not_mistaken_for_rest() {
     };
     assert_eq!((count("a"), count("b")), (1, 3));
 }
+
+#[test]
+fn what_serves_nobody_is_replaced_although_a_slot_cannot_be_filled() {
+    let mut cluster = Cluster::of(1);
+    let mut single = service(2, "a");
+    single.max_replicas_per_node = Some(1);
+    single.update.order = Some(UpdateOrder::StopFirst);
+    web(&mut cluster, single);
+    cluster.settle();
+    let old = all(&cluster)[0].id.clone();
+    cluster.now.0 += 1;
+    cluster.must(Command::Restart {
+        deployment: DeploymentName::new("d"),
+        service: None,
+    });
+    for _ in 0..20 {
+        cluster.obey();
+        let fails = all(&cluster)
+            .into_iter()
+            .filter(|replica| replica.id == old && replica.phase != Phase::Stopping);
+        let observations = fails.map(|r| seen(r, ReplicaState::Failed)).collect();
+        let node = NodeName::new("n1");
+        cluster.must(Command::Observe { node, observations });
+        cluster.schedule();
+        cluster.now.0 += 1_000;
+    }
+    let left = all(&cluster);
+    let renewed = left.len() == 1 && left[0].id != old && left[0].is_serving();
+    assert!(renewed, "{left:?}");
+}

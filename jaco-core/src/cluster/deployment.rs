@@ -35,7 +35,8 @@ pub struct Deployment {
     pub revisions: OrdMap<u64, Arc<Revision>>,
     /// Set by `delete`; the record goes when the last replica is gone.
     pub deleting: bool,
-    /// The last replica number given out, per service. Never goes back.
+    /// The last replica number given out, per service; of a global one, whose replicas have none,
+    /// the last generation of those that are gone. Never goes back.
     pub counters: BTreeMap<ServiceName, u64>,
     /// The latest rollout of each service whose spec changed.
     pub rollouts: BTreeMap<ServiceName, Rollout>,

@@ -37,8 +37,38 @@ pub struct Local {
     pub probes: BTreeMap<String, Probes>,
     /// Pulls that failed.
     pub pulls: PullBook,
-    /// Starts that the engine refused, with the generation that was to be started.
-    pub refused: BTreeMap<ReplicaId, (u64, RuntimeError)>,
+    /// The last start of each replica that the engine refused.
+    pub refused: BTreeMap<ReplicaId, Refusal>,
+}
+
+/// A start that the engine refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One of a deployment that was deleted and comes again has the name and the generation of
+    /// the one before it.
+    placed_at: Timestamp,
+    generation: u64,
+    error: RuntimeError,
+}
+
+impl Local {
+    /// Remembers that the engine refused a replica's start.
+    pub fn note_refusal(&mut self, replica: &Replica, error: RuntimeError) {
+        let refusal = Refusal {
+            placed_at: replica.placed_at,
+            generation: replica.generation,
+            error,
+        };
+        self.refused.insert(replica.id.clone(), refusal);
+    }
+
+    /// Why the engine refused this very container.
+    fn refusal(&self, replica: &Replica) -> Option<&RuntimeError> {
+        let refusal = self.refused.get(&replica.id)?;
+        let same =
+            (refusal.placed_at, refusal.generation) == (replica.placed_at, replica.generation);
+        same.then_some(&refusal.error)
+    }
 }
 
 /// The observations that differ from what the state holds.
@@ -92,9 +122,7 @@ fn observe(wanted: &Desired, local: &Local, now: Timestamp) -> Option<Observatio
         let probes = local.probes.get(&container.id).unwrap_or(&none);
         return ours.then(|| health::assess(replica, service, container, &ports, probes, now));
     }
-    if let Some((generation, error)) = local.refused.get(&replica.id)
-        && *generation == replica.generation
-    {
+    if let Some(error) = local.refusal(replica) {
         return Some(plain(
             replica,
             ReplicaState::Failed,
@@ -202,8 +230,7 @@ pub fn next_look(
 /// of this very generation, which only the scheduler may try again.
 pub fn may_start(wanted: &Desired, local: &Local, now: Timestamp) -> bool {
     let replica = &wanted.replica;
-    let refused = local.refused.get(&replica.id);
-    if refused.is_some_and(|(generation, _)| *generation == replica.generation) {
+    if local.refusal(replica).is_some() {
         return false;
     }
     let image = wanted

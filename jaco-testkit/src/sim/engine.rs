@@ -216,7 +216,7 @@ impl Engine {
         let generation = wanted.replica.generation;
         if moment.strikes(moment.troubles.start) {
             let error = RuntimeError::Refused("out of luck".to_owned());
-            local.refused.insert(replica, (generation, error));
+            local.note_refusal(&wanted.replica, error);
             return;
         }
         local.refused.remove(&replica);

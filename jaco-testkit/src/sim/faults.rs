@@ -126,6 +126,7 @@ impl Simulation {
                 self.propose(command);
             }
         }
+        self.propose(Wishes::anew());
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use jaco_core::manifest::spec::{Placement, ServiceKind, ServiceSpec};
 use jaco_core::ports::container_runtime::ContainerStatus;
 use jaco_core::scheduler::explain;
 
-use super::node::SimNode;
+use super::node::{Ledger, SimNode};
 use super::raft::Logged;
 use super::rules::{self, Jobs};
 use super::wishes::LARGE;
@@ -21,8 +21,8 @@ use super::wishes::LARGE;
 pub struct Witness {
     leaders: BTreeMap<u64, NodeName>,
     committed: Vec<Logged>,
-    /// Indexes whose state has been looked at.
-    states: BTreeSet<u64>,
+    /// How many states have been looked at.
+    states: usize,
     newest: ClusterState,
     /// Where the data of the one stateful service is.
     home: Option<NodeName>,
@@ -45,15 +45,18 @@ macro_rules! hold {
 pub(super) use hold;
 
 impl Witness {
-    /// Looks at every node after a step.
+    /// Looks at every node after a step, and at every state that is new.
     ///
     /// # Errors
     /// With the first broken rule.
-    pub fn check(&mut self, nodes: &[SimNode]) -> Result<(), Broken> {
+    pub fn check(&mut self, nodes: &[SimNode], ledger: &Ledger) -> Result<(), Broken> {
         for (id, node) in nodes.iter().enumerate().filter(|(_, node)| node.up) {
             self.check_leader(id, node)?;
             self.check_log(node)?;
-            self.check_state(node)?;
+        }
+        for state in ledger.states_after(self.states) {
+            self.states += 1;
+            self.check_state(state)?;
         }
         self.check_data(nodes)?;
         self.jobs.check_order(nodes)
@@ -99,11 +102,7 @@ impl Witness {
     }
 
     /// What one state is enough to check.
-    fn check_state(&mut self, node: &SimNode) -> Result<(), Broken> {
-        let state = &node.state;
-        if !self.states.insert(state.index) {
-            return Ok(());
-        }
+    fn check_state(&mut self, state: &ClusterState) -> Result<(), Broken> {
         let mut holders = BTreeMap::new();
         for replica in state.replicas() {
             for address in replica.addresses.values() {
@@ -118,11 +117,9 @@ impl Witness {
         }
         rules::check(state)?;
         self.jobs.note(state);
-        if state.index > self.newest.index {
-            self.jobs.check(state)?;
-            self.note_removals(state);
-            self.newest = state.clone();
-        }
+        self.jobs.check(state)?;
+        self.note_removals(state);
+        self.newest = state.clone();
         Ok(())
     }
 

@@ -147,7 +147,7 @@ impl Simulation {
             self.lead(id, wakes);
         }
         self.witness
-            .check(&self.nodes)
+            .check(&self.nodes, &self.ledger)
             .map_err(|broken| format!("step {}: {broken}", self.step))?;
         for node in &mut self.nodes {
             node.checked = node.raft.commit;

@@ -25,6 +25,13 @@ const COMPARED: usize = 8;
 #[derive(Debug, Default)]
 pub struct Ledger(Vec<(Arc<Proposal>, ClusterState)>);
 
+impl Ledger {
+    /// The states after the first `seen` ones, in order.
+    pub fn states_after(&self, seen: usize) -> impl Iterator<Item = &ClusterState> {
+        self.0.iter().skip(seen).map(|(_, state)| state)
+    }
+}
+
 /// A node.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]

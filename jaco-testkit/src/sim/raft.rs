@@ -182,7 +182,8 @@ impl Raft {
                 *matched = held.max(*matched);
                 self.next.insert(from, *matched);
             }
-            Err(hint) => drop(self.next.insert(from, hint)),
+            // Who knows of a newer term only may hold more than its new leader.
+            Err(hint) => drop(self.next.insert(from, hint.min(self.log.len()))),
         }
         let mut lengths: Vec<usize> = self.matched.values().copied().collect();
         lengths.push(self.log.len());

@@ -118,6 +118,10 @@ impl Jobs {
                 if *hash != spec.spec_hash || deployment.deleting {
                     (*hash, *by) = (spec.spec_hash.clone(), BTreeSet::new());
                 }
+                if deployment.deleting {
+                    // The next one of this name does its jobs anew.
+                    continue;
+                }
                 // What was done under an earlier revision of the same kind may be on its way out.
                 let done = deployment
                     .replicas_of(service)

@@ -52,6 +52,14 @@ impl Wishes {
         names.into_iter().map(|name| self.again(name)).collect()
     }
 
+    /// What names a host that has left cannot be declared once more; it can be started anew.
+    pub(super) fn anew() -> Command {
+        Command::Restart {
+            deployment: DeploymentName::new("pinned"),
+            service: None,
+        }
+    }
+
     /// Something without files: the end of a deployment, or a step to the side.
     pub(super) fn change(random: &mut Random) -> Command {
         let deployment = DeploymentName::new(["web", "batch", "large", "agent"][random.below(4)]);

@@ -42,7 +42,6 @@ impl Starts {
         replica: ReplicaId,
     ) {
         let outcome = self.try_start(&desired, &replica).await;
-        let generation = desired[&replica].replica.generation;
         let mut local = self.shared.local();
         local.work.remove(&replica);
         match outcome {
@@ -51,7 +50,7 @@ impl Starts {
             }
             Err(error) => {
                 tracing::warn!(subsystem = "runtime", %replica, %error, "start container");
-                local.refused.insert(replica, (generation, error));
+                local.note_refusal(&desired[&replica].replica, error);
             }
         }
         drop(local);

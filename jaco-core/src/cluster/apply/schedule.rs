@@ -183,15 +183,16 @@ fn place(
     let wanted = spec.services.get(service)?;
     let mut deployment = Arc::clone(deployment);
     let global = wanted.placement == Placement::Global;
-    let number = if global {
-        0
-    } else {
-        let counter = Arc::make_mut(&mut deployment)
-            .counters
-            .entry(service.clone())
-            .or_default();
-        *counter += 1;
-        *counter
+    let counter = Arc::make_mut(&mut deployment)
+        .counters
+        .entry(service.clone())
+        .or_default();
+    let (number, generation) = match global {
+        true => (0, *counter + 1),
+        false => {
+            *counter += 1;
+            (*counter, 1)
+        }
     };
     let id = replica_id(name, service, number, node, global);
     if deployment.replicas.contains_key(&id) {
@@ -208,7 +209,7 @@ fn place(
         node: node.clone(),
         revision,
         spec_hash: wanted.spec_hash.clone(),
-        generation: 1,
+        generation,
         addresses,
         reserved: wanted.reservations,
         phase: Phase::Active,
@@ -263,9 +264,16 @@ pub(super) fn forget(state: &mut ClusterState, name: &DeploymentName, id: &Repli
     let Some(deployment) = state.deployments.get_mut(name) else {
         return;
     };
-    let Some(replica) = Arc::make_mut(deployment).replicas.remove(id) else {
+    let deployment: &mut Deployment = Arc::make_mut(deployment);
+    let Some(replica) = deployment.replicas.remove(id) else {
         return;
     };
+    if replica.number == 0 {
+        // The next one on that node has its name, and is not to be taken for it.
+        let counter = deployment.counters.entry(replica.service.clone());
+        let counter = counter.or_default();
+        *counter = replica.generation.max(*counter);
+    }
     membership::drained(state, &replica.node);
     let held: BTreeMap<NetworkName, _> = replica.addresses.clone();
     addresses::release(state, name, held.into_keys(), id);

@@ -217,8 +217,14 @@ impl<'a> ServiceView<'a> {
             .count();
         let room = self.room_to_stop(gone.len() - in_flight);
         let stays = |replica: &&Arc<Replica>| gone.iter().all(|out| out.id != replica.id);
-        let more: Vec<_> = outdated.into_iter().filter(stays).take(room).collect();
-        gone.extend(more);
+        let left: Vec<_> = outdated.into_iter().filter(stays).collect();
+        // Slots that no node can fill leave no room for ever; what serves nobody needs none.
+        let useless = match self.in_flight() {
+            0 => left.iter().filter(|replica| !is_of_use(replica)).count(),
+            _ => 0,
+        };
+        let room = room.max(useless.min(self.update.parallelism(self.wanted)));
+        gone.extend(left.into_iter().take(room));
         gone
     }
 
