@@ -1,8 +1,10 @@
-//! When a failed pull is tried again (spec 06): 1 s, 2 s, 4 s … 1 h, anew for a new revision.
+//! When an image is pulled, and when a failed pull is tried again: after 1 s, 2 s, 4 s … 1 h, anew
+//! for a new revision (spec 06).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::manifest::spec::PullPolicy;
 use crate::time::Timestamp;
 
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -24,7 +26,54 @@ pub struct Failure {
     pub revision: u64,
 }
 
+/// What a container's start has to do about its image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// It is there.
+    Nothing,
+    /// Have the engine pull it.
+    Pull,
+    /// A pull for this revision has failed, for this reason, and is not due again.
+    Wait(String),
+    /// It is not there and may not be pulled.
+    Refuse,
+}
+
+/// An image as a replica needs it, and what is known of it on its node.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'a> {
+    /// Its reference.
+    pub image: &'a str,
+    /// When it is pulled.
+    pub policy: PullPolicy,
+    /// The replica's revision.
+    pub revision: u64,
+    /// The newest revision that it was pulled for since the daemon began; zero for none.
+    pub pulled_for: u64,
+    /// True when the engine was seen to have it.
+    pub is_here: bool,
+}
+
 impl PullBook {
+    /// What is to be done now. A policy of `always` means once a revision, not once a replica.
+    pub fn fetch(&self, need: Need<'_>, now: Timestamp) -> Fetch {
+        let done = match need.policy {
+            PullPolicy::Always => need.pulled_for >= need.revision,
+            PullPolicy::Missing | PullPolicy::Never => need.is_here,
+        };
+        if done {
+            return Fetch::Nothing;
+        }
+        if need.policy == PullPolicy::Never {
+            return Fetch::Refuse;
+        }
+        // Another replica's turn may just have failed; all of them wait for the next try.
+        match self.held(need.image, need.revision, now) {
+            Some(failure) => Fetch::Wait(failure.reason.clone()),
+            None => Fetch::Pull,
+        }
+    }
+
     /// The failure that holds an image back now, if one does.
     pub fn held(&self, image: &str, revision: u64, now: Timestamp) -> Option<&Failure> {
         let failure = self.failures.get(image)?;

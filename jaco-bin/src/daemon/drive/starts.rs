@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use jaco_core::id::ReplicaId;
-use jaco_core::manifest::spec::PullPolicy;
 use jaco_core::node::bridges;
 use jaco_core::node::containers::{self, Desired};
+use jaco_core::node::pulls::{Fetch, Need};
 use jaco_core::node::report::Work;
 use jaco_core::ports::container_runtime::PullProgress;
 use jaco_core::ports::{Measured, RuntimeError};
@@ -103,21 +103,23 @@ impl Starts {
             Arc::clone(images.entry(image.clone()).or_default())
         };
         let mut pulled_for = turn.lock().await;
-        let fresh = match service.pull_policy {
-            PullPolicy::Always => *pulled_for >= revision,
-            PullPolicy::Missing | PullPolicy::Never => runtime.has_image(image).await?,
+        let need = Need {
+            image,
+            policy: service.pull_policy,
+            revision,
+            pulled_for: *pulled_for,
+            is_here: runtime.has_image(image).await?,
         };
-        if fresh {
-            return Ok(());
-        }
-        // Another replica's turn may just have failed; all of them wait for the next try.
         let now = self.shared.member.clock.now();
-        if let Some(failure) = self.shared.local().pulls.held(image, revision, now) {
-            return Err(RuntimeError::Pull(failure.reason.clone()));
-        }
-        if service.pull_policy == PullPolicy::Never {
-            let reason = "the image is not on this node, and pull_policy is never".to_owned();
-            return Err(RuntimeError::Refused(reason));
+        let fetch = self.shared.local().pulls.fetch(need, now);
+        match fetch {
+            Fetch::Nothing => return Ok(()),
+            Fetch::Wait(reason) => return Err(RuntimeError::Pull(reason)),
+            Fetch::Refuse => {
+                let reason = "the image is not on this node, and pull_policy is never";
+                return Err(RuntimeError::Refused(reason.to_owned()));
+            }
+            Fetch::Pull => {}
         }
         self.pull(wanted, image, service.container.platform.as_deref())
             .await?;
