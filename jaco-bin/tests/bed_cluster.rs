@@ -104,9 +104,17 @@ fn the_voter_set_follows_the_table_from_one_to_five_and_back() {
         )
         .unwrap();
     }
+    let project = Project::new("walk").unwrap();
+    deploy_web(&bed, &project, 5);
+    apply(first, &project);
     for (members, expected) in [(4, 3), (3, 3), (2, 1), (1, 1)] {
-        let leaving = format!("node-{}", members + 1);
-        first.jaco_text(&["node", "remove", &leaving]).unwrap();
+        let leaving = bed.host(members + 1);
+        assert!(!containers(leaving).is_empty());
+        let name = leaving.name();
+        first.jaco_text(&["node", "remove", &name]).unwrap();
+        // It was drained before it left.
+        assert_eq!(replicas(first, "web", "running"), 5);
+        assert!(containers(leaving).is_empty());
         poll_until(
             SOON,
             &format!("{expected} voters of {members} members"),
