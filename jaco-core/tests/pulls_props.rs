@@ -31,7 +31,7 @@ proptest! {
         let waits = failed_for >= revision && now < due;
         let need = Need { image: "web:1", policy, revision, pulled_for, is_here };
         let expected = match policy {
-            PullPolicy::Always if pulled_for >= revision => Fetch::Nothing,
+            PullPolicy::Always if is_here && pulled_for >= revision => Fetch::Nothing,
             PullPolicy::Missing | PullPolicy::Never if is_here => Fetch::Nothing,
             PullPolicy::Never => Fetch::Refuse,
             _ if waits => Fetch::Wait("no route".to_owned()),

@@ -57,11 +57,9 @@ pub struct Need<'a> {
 impl PullBook {
     /// What is to be done now. A policy of `always` means once a revision, not once a replica.
     pub fn fetch(&self, need: Need<'_>, now: Timestamp) -> Fetch {
-        let done = match need.policy {
-            PullPolicy::Always => need.pulled_for >= need.revision,
-            PullPolicy::Missing | PullPolicy::Never => need.is_here,
-        };
-        if done {
+        // What was pulled may have been removed from the node since.
+        let new_enough = need.policy != PullPolicy::Always || need.pulled_for >= need.revision;
+        if need.is_here && new_enough {
             return Fetch::Nothing;
         }
         if need.policy == PullPolicy::Never {
