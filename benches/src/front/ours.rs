@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use jaco_adapters::ingress::{HyperIngress, Limits, Settings};
 use jaco_adapters::seal::AesSealer;
+use jaco_adapters::system::use_small_pages;
 use jaco_adapters::transport::pki;
 use jaco_core::cluster::certs::{AccountKey, Issued, key_name};
 use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
@@ -185,6 +186,7 @@ pub fn start_with(ours: &Ours, limits: Limits) -> Result<HyperIngress> {
 /// # Errors
 /// When the file cannot be read, or the ingress does not come up.
 pub fn serve(file: &Path) -> Result<()> {
+    use_small_pages();
     let ours: Ours = serde_json::from_str(&std::fs::read_to_string(file)?)?;
     if ours.logged {
         tracing_subscriber::fmt()

@@ -34,6 +34,15 @@ impl Ids for SystemIds {
     }
 }
 
+/// Has the kernel back this process with small pages alone, also where it prefers huge ones: what
+/// many idle connections hold is little of each (ADR 0013). A kernel that cannot do it leaves all
+/// as it was.
+pub fn use_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages stay in use");
+    }
+}
+
 /// The addresses of this host's interfaces, loopback excluded.
 pub fn addresses() -> Vec<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();

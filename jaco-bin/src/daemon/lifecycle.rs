@@ -49,6 +49,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     start_logging(&config.log_level);
+    wiring::use_small_pages();
     wiring::take_kept_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -42,7 +42,7 @@ use super::identity::{self, Identity};
 
 pub(super) use jaco_adapters::raft::Survivor;
 use jaco_adapters::system::HostUsage;
-pub(super) use jaco_adapters::system::{SystemClock, SystemIds};
+pub(super) use jaco_adapters::system::{SystemClock, SystemIds, use_small_pages};
 
 /// Calls of a member that may arrive after it gave them up: what it sent into a cut comes all at
 /// once when that is mended, and closing the connection for it would be another cut.
