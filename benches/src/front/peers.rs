@@ -63,7 +63,7 @@ pub fn nginx(files: &Path, backend: u16, others: usize) -> Result<Front> {
          proxy_set_header X-Forwarded-Host $host;\n\
          proxy_set_header X-Request-Id $request_id; }";
     let mut servers = format!(
-        "upstream web {{ server 127.0.0.1:{backend}; keepalive 256;\n\
+        "upstream web {{ server 127.0.0.1:{backend}; keepalive 1024;\n\
          keepalive_requests 100000000; }}\n"
     );
     let home = format!("nginx-{others}");

@@ -184,10 +184,12 @@ impl Exchange<'_> {
         let flight = self.table.begin(upstream);
         if carrier::carrier(flight.spoken(), self.wish) == Carrier::H2c {
             let (channels, limits) = (&self.worker.channels, &self.worker.limits);
-            match channels.take(upstream.address, limits).await {
+            // On the heap, like all that most requests do without: every request's future has room
+            // for the largest of its steps.
+            match Box::pin(channels.take(upstream.address, limits)).await {
                 Ok(stream) => {
                     flight.speaks(true);
-                    return self.beside_others(upstream, flight, stream).await;
+                    return Box::pin(self.beside_others(upstream, flight, stream)).await;
                 }
                 Err(Unopened::NotHttp2) => flight.speaks(false),
                 Err(Unopened::Unreachable(kind)) => {
@@ -208,7 +210,7 @@ impl Exchange<'_> {
         let mut link = match waiting {
             Some(link) => link,
             None => {
-                let opened = Link::open(upstream.address, &self.worker.limits).await;
+                let opened = Box::pin(Link::open(upstream.address, &self.worker.limits)).await;
                 opened.map_err(|error| self.unreached(upstream, &flight, &error))?
             }
         };

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Buf;
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -145,6 +146,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer, secur
     let stream = ClientStream::new(stream, worker, Rc::clone(&client));
     let mut connection = Builder::new()
         .max_header_size(limits.header_size)
+        // The stream itself looks for the client's end meanwhile, at less expense.
+        .half_close(true)
         .serve_connection(stream, requests);
     let mut alarm = Alarm::new(limits.idle);
     let ended = poll_fn(|cx| {
@@ -163,7 +166,10 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer, secur
     let parts = connection.into_parts();
     let tunnel = client.tunnel.borrow_mut().take();
     match tunnel {
-        Some(tunnel) => tunnel.run(parts.io.into_inner(), parts.read_buf).await,
+        Some(tunnel) => {
+            let (stream, ahead) = parts.io.into_inner();
+            tunnel.run(stream, parts.read_buf.chain(ahead)).await;
+        }
         None => parts.io.linger().await,
     }
 }

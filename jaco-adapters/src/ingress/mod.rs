@@ -33,6 +33,7 @@ mod tally;
 mod target;
 mod tcp;
 mod tls;
+mod turns;
 mod udp;
 mod upgrade;
 mod worker;

@@ -31,7 +31,7 @@ use super::stream::UpstreamStream;
 use super::worker::Worker;
 
 /// Idle connections kept per upstream and worker.
-const IDLE_PER_UPSTREAM: usize = 256;
+const IDLE_PER_UPSTREAM: usize = 1024;
 
 /// The idle connections of one worker by upstream, the latest used last.
 #[derive(Default)]

@@ -131,13 +131,16 @@ async fn forward(
         upload: (!body.is_end_stream()).then(|| Rc::new(Upload::new(body, expects))),
         message: Message::new(head),
     };
+    worker.turns.take().await;
     let done = exchange.run().await?;
     if let Some(told) = visit.and_then(|visit| visit.told.as_mut()) {
         told.upstream = Some(done.upstream.address);
     }
     if done.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match upgrade {
-            Some(_) => switch(client, done).await.ok_or(Answer::Unreachable),
+            Some(_) => Box::pin(switch(client, done))
+                .await
+                .ok_or(Answer::Unreachable),
             None => Err(Answer::Unreachable),
         };
     }

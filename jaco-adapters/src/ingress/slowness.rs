@@ -75,6 +75,11 @@ impl Watch {
         self.idle_since.set(Instant::now());
     }
 
+    /// True while the client waits for an answer.
+    pub(super) fn is_answering(&self) -> bool {
+        self.requests.get() > 0
+    }
+
     /// Bytes came from the client, and the head that they belong to is complete or not.
     pub(super) fn received(&self, in_head: bool) {
         self.stalled_since.set(None);
@@ -101,7 +106,7 @@ impl Watch {
     pub(super) fn due(&self, limits: &Limits) -> Option<Instant> {
         let (since, limit) = match (self.stalled_since.get(), self.head_since.get()) {
             (Some(stalled), _) => (stalled, limits.idle),
-            _ if self.requests.get() > 0 => return None,
+            _ if self.is_answering() => return None,
             (None, Some(head)) => (head, limits.header_read),
             (None, None) => (self.idle_since.get(), limits.idle),
         };

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWrite, ReadBuf};
@@ -22,6 +23,9 @@ const POISON: &[u8] = b"\0\r\n\r\n";
 /// For how long a closed client's bytes are still read.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// So much of a client's next request is taken while the one before is answered.
+const AHEAD: usize = 4096;
+
 /// A head and a body of so many bytes together are written as one.
 const JOINED: usize = 1024;
 
@@ -30,6 +34,8 @@ pub(super) struct ClientStream<S> {
     stream: S,
     framing: Framing,
     refused: bool,
+    /// What came from the client while it was only looked whether it is still there.
+    ahead: Bytes,
     worker: Rc<Worker>,
     client: Rc<Client>,
 }
@@ -41,13 +47,15 @@ impl<S: Io> ClientStream<S> {
             stream,
             framing,
             refused: false,
+            ahead: Bytes::new(),
             worker,
             client,
         }
     }
 
-    pub(super) fn into_inner(self) -> S {
-        self.stream
+    /// The stream, and what was read of it ahead.
+    pub(super) fn into_inner(self) -> (S, Bytes) {
+        (self.stream, self.ahead)
     }
 
     /// Reads for a moment what nobody wants, when the client is still sending. Closing a socket
@@ -59,6 +67,27 @@ impl<S: Io> ClientStream<S> {
         let mut bytes = vec![0; 16 * 1024];
         let ended = async { while let Ok(1..) = self.stream.read(&mut bytes).await {} };
         let _ = tokio::time::timeout(LINGER, ended).await;
+    }
+
+    /// Whether a client that waits for an answer has closed its side. hyper would look, too, with
+    /// a buffer of its own for each connection.
+    fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.client.watch.is_answering() || self.framing.in_body() || self.refused {
+            return false;
+        }
+        if !self.ahead.is_empty() {
+            return false;
+        }
+        let mut scratch = self.worker.scratch.borrow_mut();
+        let mut bytes = ReadBuf::new(&mut scratch[..AHEAD]);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut bytes) {
+            Poll::Ready(Ok(())) => {
+                self.ahead = Bytes::copy_from_slice(bytes.filled());
+                self.ahead.is_empty()
+            }
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 
     /// Hands bytes on, up to an ambiguous head.
@@ -92,6 +121,13 @@ impl<S: Io> Read for ClientStream<S> {
             return Poll::Ready(Ok(()));
         }
         let this = &mut *self;
+        if !this.ahead.is_empty() {
+            let length = this.ahead.len().min(room.remaining());
+            let bytes = this.ahead.split_to(length);
+            this.pass(&bytes, &mut room);
+            this.client.watch.received(this.framing.in_head());
+            return Poll::Ready(Ok(()));
+        }
         let worker = Rc::clone(&this.worker);
         let mut scratch = worker.scratch.borrow_mut();
         let size = scratch.len().min(room.remaining());
@@ -146,7 +182,11 @@ impl<S: Io> Write for ClientStream<S> {
         true
     }
 
+    /// Comes last each time that hyper has done what it can, so here it is seen who has left.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_left(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

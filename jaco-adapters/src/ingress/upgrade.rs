@@ -1,6 +1,6 @@
 //! Tunnels: what a connection becomes when client and upstream agree on another protocol.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
@@ -18,9 +18,9 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Carries bytes both ways until both sides have ended. `early` is what the client said
     /// already.
-    pub(super) async fn run(mut self, mut client: impl Io, early: Bytes) {
+    pub(super) async fn run(mut self, mut client: impl Io, mut early: impl Buf) {
         let begun = async {
-            self.upstream.write_all(&early).await?;
+            self.upstream.write_all_buf(&mut early).await?;
             client.write_all(&self.early).await
         };
         if begun.await.is_ok() {

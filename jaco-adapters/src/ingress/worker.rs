@@ -26,9 +26,14 @@ use super::listener::{self, Opened};
 use super::live::Live;
 use super::pool::Pool;
 use super::tally::Tallies;
+use super::turns::Turns;
 
 /// How often pooled connections that nobody wants are closed.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Tasks polled between two looks at the sockets. When a thousand connections are ready at once,
+/// looking more often asks the kernel again and again for what one answer holds.
+const POLLS_PER_LOOK: u32 = 512;
 
 /// Bytes read from a client at once.
 const SCRATCH: usize = 64 * 1024;
@@ -38,6 +43,7 @@ pub(super) struct Worker {
     table: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     pub(super) pool: Pool,
     pub(super) channels: Channels,
+    pub(super) turns: Turns,
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
     /// Where visitors of plain HTTP are sent.
@@ -86,6 +92,7 @@ pub(super) fn start(
     let name = format!("ingress-{number}");
     thread::Builder::new().name(name).spawn(move || {
         let runtime = Builder::new_current_thread()
+            .event_interval(POLLS_PER_LOOK)
             .enable_all()
             .build_local(LocalOptions::default());
         match runtime {
@@ -96,6 +103,8 @@ pub(super) fn start(
 }
 
 async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
+    let at = Rc::clone(&worker);
+    tokio::task::spawn_local(async move { at.turns.hand_out().await });
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
@@ -118,6 +127,7 @@ impl Worker {
             table: RefCell::new(Cache::new(table)),
             pool: Pool::default(),
             channels: Channels::default(),
+            turns: Turns::new(),
             limits: shared.limits,
             tls: shared.tls,
             https_port: shared.https_port,

@@ -2,9 +2,8 @@
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 
 use super::support::{DEADLINE, Rig, Upstream, Wire, get, ok, post, until};
 
@@ -33,6 +32,49 @@ fn pipelined_requests_are_answered_in_order() {
     client.send(&requests.concat());
     for n in 0..30 {
         assert_eq!(client.response().text(), format!("GET /{n} HTTP/1.1"));
+    }
+}
+
+#[test]
+fn what_comes_during_the_answer_to_another_request_is_answered_next() {
+    let (asked, asks) = mpsc::channel();
+    let (step, steps) = mpsc::channel::<()>();
+    let steps = Mutex::new(steps);
+    let upstream = Upstream::answering(move |request| {
+        if request.first().contains("/first") {
+            asked.send(()).unwrap();
+            steps.lock().unwrap().recv().unwrap();
+        }
+        Some(ok(&format!("{} {}", request.first(), request.body.len())))
+    });
+    let rig = Rig::single(&upstream);
+    let mut client = rig.client();
+    client.send(&get("a.test", "/first"));
+    asks.recv_timeout(DEADLINE).unwrap();
+    let body = "b".repeat(10_000);
+    client.send(&post(&body));
+    client.send(&get("a.test", "/third"));
+    step.send(()).unwrap();
+    assert_eq!(client.response().text(), "GET /first HTTP/1.1 0");
+    assert_eq!(client.response().text(), "POST / HTTP/1.1 10000");
+    assert_eq!(client.response().text(), "GET /third HTTP/1.1 0");
+}
+
+#[test]
+fn requests_wait_for_their_turn_and_not_for_the_answers_of_others() {
+    const CLIENTS: usize = 200;
+    let all = Arc::new(Barrier::new(CLIENTS));
+    let upstream = Upstream::answering(move |_| {
+        all.wait();
+        Some(ok("all are here"))
+    });
+    let rig = Rig::single(&upstream);
+    let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| rig.client()).collect();
+    for client in &mut clients {
+        client.send(&get("a.test", "/"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "all are here");
     }
 }
 
@@ -71,7 +113,7 @@ fn an_upstream_of_http_1_0_ends_its_body_by_closing() {
 #[test]
 fn a_response_is_streamed_as_it_comes() {
     let (step, steps) = mpsc::channel::<()>();
-    let steps = std::sync::Mutex::new(steps);
+    let steps = Mutex::new(steps);
     let upstream = Upstream::raw(move |mut wire| {
         wire.request();
         wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n");

@@ -1,7 +1,8 @@
 //! TLS: the certificate by name, its exchange, and what plain HTTP does meanwhile (spec 08).
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use jaco_adapters::ingress::{Limits, Settings};
@@ -10,7 +11,8 @@ use jaco_core::id::Domain;
 use rustls::version::{TLS12, TLS13};
 
 use super::support::{
-    Authority, Message, Rig, Upstream, Visitor, Wire, free_port, get, large, sealer, secure, until,
+    Authority, DEADLINE, Message, Rig, Upstream, Visitor, Wire, free_port, get, large, sealer,
+    secure, until,
 };
 
 fn show(rig: &Rig, domain: &str, served: Issued) {
@@ -184,6 +186,25 @@ fn a_handshake_that_does_not_end_is_closed() {
     show(&rig, "a.test", authority.issue("a.test", 1));
     let mut silent = Wire::connect(rig.ingress.https_address().unwrap());
     assert!(silent.ended());
+}
+
+#[test]
+fn a_visitor_that_says_goodbye_ends_its_request_upstream() {
+    let authority = Authority::new();
+    let (left, leaves) = mpsc::channel();
+    let upstream = Upstream::raw(move |mut wire| {
+        wire.request();
+        left.send(()).unwrap();
+        assert!(wire.ended());
+        left.send(()).unwrap();
+    });
+    let rig = rig(&authority, &upstream);
+    let mut stream = visit(&rig, &authority).stream;
+    stream.write_all(get("a.test", "/").as_bytes()).unwrap();
+    leaves.recv_timeout(DEADLINE).unwrap();
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    leaves.recv_timeout(DEADLINE).unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Connections that change their protocol.
 
-use super::support::{Rig, Upstream, Wire, ok};
+use std::sync::{Mutex, mpsc};
+
+use super::support::{DEADLINE, Rig, Upstream, Wire, ok};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\n\
      Upgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
@@ -43,6 +45,32 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
         client.send(&format!("{text}\n"));
         assert_eq!(client.line().unwrap(), text);
     }
+}
+
+#[test]
+fn what_the_client_says_before_the_answer_is_carried_on() {
+    let (asked, asks) = mpsc::channel();
+    let (step, steps) = mpsc::channel::<()>();
+    let steps = Mutex::new(steps);
+    let upstream = Upstream::raw(move |mut wire| {
+        wire.head().unwrap();
+        asked.send(()).unwrap();
+        steps.lock().unwrap().recv().unwrap();
+        wire.send(SWITCH);
+        while let Some(line) = wire.line() {
+            wire.send(&format!("{line}\n"));
+        }
+    });
+    let rig = Rig::single(&upstream);
+    let mut client = rig.client();
+    client.send(ASK);
+    asks.recv_timeout(DEADLINE).unwrap();
+    client.send("early\n");
+    step.send(()).unwrap();
+    assert_eq!(client.bodiless().status(), 101);
+    client.send("late\n");
+    assert_eq!(client.line().unwrap(), "early");
+    assert_eq!(client.line().unwrap(), "late");
 }
 
 #[test]

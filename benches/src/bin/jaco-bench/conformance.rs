@@ -29,7 +29,7 @@ use tempfile::TempDir;
 const CORPUS: &str = "gunicorn==27.0.1";
 /// How long an answer may take before the ingress is thought to wait for more.
 const SILENCE: Duration = Duration::from_millis(400);
-
+/// How long the server is watched for more than was answered; nothing tells that no more will come.
 const SETTLED: Duration = Duration::from_millis(30);
 
 /// What that parser refuses and an ingress may pass on, with the reason.
@@ -146,7 +146,6 @@ fn run(front: &Front, server: &Server, folder: &Path) -> Result<Vec<Outcome>> {
         let before = server.seen.load(Ordering::SeqCst);
         let answers = ask(front.http, &routed(&unescaped(&fs::read(path)?)))?;
         let statuses = statuses(&answers);
-        // What was passed on may still be on its way to the server.
         thread::sleep(SETTLED);
         Ok(Outcome {
             name,
