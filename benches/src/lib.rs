@@ -22,7 +22,8 @@ pub struct Row {
     name: String,
     ours: f64,
     unit: String,
-    peers: Vec<(String, f64)>,
+    /// The name, its figure, and the ratio round by round if there are rounds.
+    peers: Vec<(String, f64, Option<f64>)>,
     worst: Option<f64>,
 }
 
@@ -41,7 +42,15 @@ impl Row {
     /// Adds a peer's figure.
     #[must_use]
     pub fn beside(mut self, peer: &str, figure: f64) -> Self {
-        self.peers.push((peer.to_owned(), figure));
+        self.peers.push((peer.to_owned(), figure, None));
+        self
+    }
+
+    /// Adds a peer's figure, and the middle of the ratios of the single rounds: a machine that is
+    /// slow for some of them moves it less than the ratio of the medians.
+    #[must_use]
+    pub fn beside_by_round(mut self, peer: &str, figure: f64, by_round: f64) -> Self {
+        self.peers.push((peer.to_owned(), figure, Some(by_round)));
         self
     }
 
@@ -52,20 +61,23 @@ impl Row {
         self
     }
 
-    /// Prints one line per peer: `bench <row> ours=… peer=…:… ratio=… unit=…`, then
-    /// `worst=…` if it is known.
+    /// Prints one line per peer: `bench <row> ours=… peer=…:… ratio=… unit=…`, then `worst=…`
+    /// and `by_round=…`, which is a ratio, as far as they are known.
     pub fn print(&self) {
-        let worst = self
-            .worst
-            .map_or_else(String::new, |worst| format!(" worst={worst:.3}"));
-        for (peer, figure) in &self.peers {
+        let known = |name: &str, figure: Option<f64>| {
+            figure.map_or_else(String::new, |figure| format!(" {name}={figure:.3}"))
+        };
+        let worst = known("worst", self.worst);
+        for (peer, figure, by_round) in &self.peers {
+            let by_round = known("by_round", *by_round);
             let ratio = if *figure == 0.0 {
                 0.0
             } else {
                 self.ours / figure
             };
             println!(
-                "bench {} ours={:.3} peer={peer}:{figure:.3} ratio={ratio:.3} unit={}{worst}",
+                "bench {} ours={:.3} peer={peer}:{figure:.3} ratio={ratio:.3} \
+                 unit={}{worst}{by_round}",
                 self.name, self.ours, self.unit
             );
         }

@@ -96,10 +96,26 @@ fn fronts(files: &Path, backend: u16) -> Result<Vec<Front>> {
     ])
 }
 
-/// A front's medians.
+/// What one front did, round by round.
 struct Figures {
     name: &'static str,
-    medians: [f64; 4],
+    rounds: [Vec<f64>; 4],
+}
+
+impl Figures {
+    fn median(&self, at: usize) -> f64 {
+        median(&mut self.rounds[at].clone())
+    }
+
+    /// The middle of the ratios to another's figures, each of one round.
+    fn by_round(&self, other: &Self, at: usize) -> f64 {
+        let pairs = self.rounds[at].iter().zip(&other.rounds[at]);
+        median(
+            &mut pairs
+                .map(|(ours, theirs)| ours / theirs)
+                .collect::<Vec<_>>(),
+        )
+    }
 }
 
 const ROWS: [(&str, &str); 4] = [
@@ -132,18 +148,14 @@ fn measure(
     }
     let figures = fronts.iter().zip(samples).map(|(front, samples)| Figures {
         name: front.name,
-        medians: [
-            middle(&samples, |sample| sample.rate),
-            middle(&samples, |sample| sample.p50),
-            middle(&samples, |sample| sample.p99),
-            middle(&samples, |sample| sample.cpu),
+        rounds: [
+            samples.iter().map(|sample| sample.rate).collect(),
+            samples.iter().map(|sample| sample.p50).collect(),
+            samples.iter().map(|sample| sample.p99).collect(),
+            samples.iter().map(|sample| sample.cpu).collect(),
         ],
     });
     Ok(figures.collect())
-}
-
-fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
-    median(&mut samples.iter().map(figure).collect::<Vec<_>>())
 }
 
 fn print_table(load: Load, connections: usize, figures: &[Figures]) {
@@ -153,8 +165,9 @@ fn print_table(load: Load, connections: usize, figures: &[Figures]) {
         "  {:<10} {:>12} {:>10} {:>10} {:>10}",
         "", "requests/s", "p50 us", "p99 us", "cpu us"
     );
-    for Figures { name, medians } in figures {
-        let [rate, p50, p99, cpu] = medians;
+    for front in figures {
+        let [rate, p50, p99, cpu] = [0, 1, 2, 3].map(|at| front.median(at));
+        let name = front.name;
         let _ = writeln!(
             table,
             "  {name:<10} {rate:>12.0} {p50:>10.0} {p99:>10.0} {cpu:>10.1}"
@@ -169,10 +182,12 @@ fn print_rows(load: Load, connections: usize, figures: &[Figures]) {
     };
     for (at, (name, unit)) in ROWS.into_iter().enumerate() {
         let name = format!("ingress_{}_{name}_c{connections}", load.name());
-        let row = Row::new(&name, ours.medians[at], unit);
-        let beside = |row: Row, peer: &Figures| row.beside(peer.name, peer.medians[at]);
+        let row = Row::new(&name, ours.median(at), unit);
+        let beside = |row: Row, peer: &Figures| {
+            row.beside_by_round(peer.name, peer.median(at), ours.by_round(peer, at))
+        };
         // A generator that tells no latency tells none of anybody.
-        if ours.medians[at] > 0.0 {
+        if ours.median(at) > 0.0 {
             peers.iter().fold(row, beside).print();
         }
     }
