@@ -132,3 +132,12 @@ parity: deps build ## Compare containers with those of docker-compose, key by ke
 .PHONY: soak-sim
 soak-sim: release ## Simulate clusters under faults (SEEDS=20000)
 	@$(RELEASE)/jaco-sim --seeds $(SEEDS)
+
+.PHONY: soak-props
+soak-props: ## Ask every property of the core with other inputs (SEEDS=200)
+	@$(CARGO) test --quiet --release -p jaco-core --tests --no-run
+	@for seed in $$(seq $(if $(filter file,$(origin SEEDS)),200,$(SEEDS))); do \
+		PROPTEST_RNG_SEED=$$seed $(CARGO) test --quiet --release -p jaco-core --tests \
+			>target/soak-props.log 2>&1 || { \
+			cat target/soak-props.log; echo "seed $$seed fails"; exit 1; }; \
+	done; echo "every property held with each of $$seed seeds"

@@ -251,3 +251,57 @@ fn a_job_is_not_done_again_when_another_kind_of_it_is_called_off() {
     }
     stays_done(&mut cluster, &replica);
 }
+
+/// Deploys `count` of the service that the job was, or is again.
+fn deploy(cluster: &mut Cluster, kind: ServiceKind, count: u32) {
+    let spec = ServiceSpec {
+        kind,
+        ..service(count, "a")
+    };
+    cluster.deploy(deployment("d", [("job", spec)])).unwrap();
+}
+
+#[test]
+fn what_was_done_as_a_job_runs_once_it_is_a_service() {
+    let (mut cluster, replica) = done();
+    deploy(&mut cluster, ServiceKind::Service, 1);
+    cluster.schedule();
+    let desired = containers::desired(&cluster.state, &replica.node);
+    let start = containers::Action::Start {
+        replica: replica.id.clone(),
+    };
+    assert_eq!(containers::diff(&desired, &[]), [start]);
+    cluster.obey();
+    cluster.settle();
+    assert!(only(&cluster, "job").is_serving());
+    // Without its node it runs elsewhere, like any service.
+    let (mut cluster, replica) = done();
+    let (node, condition) = (replica.node.clone(), NodeCondition::Unreachable);
+    cluster.must(Command::NodeCondition { node, condition });
+    deploy(&mut cluster, ServiceKind::Service, 1);
+    cluster.settle();
+    let moved = only(&cluster, "job");
+    assert!(moved.is_serving() && moved.node != replica.node);
+}
+
+#[test]
+fn a_job_whose_spec_changed_does_not_wait_for_the_node_that_did_it() {
+    let (mut cluster, replica) = done();
+    let (node, condition) = (replica.node.clone(), NodeCondition::Unreachable);
+    cluster.must(Command::NodeCondition { node, condition });
+    cluster
+        .deploy(deployment("d", [("job", job("b"))]))
+        .unwrap();
+    while cluster.schedule() {}
+    assert_ne!(only(&cluster, "job").node, replica.node);
+}
+
+#[test]
+fn what_is_too_many_and_done_on_a_lost_node_goes_in_one_plan() {
+    let (mut cluster, replica) = done();
+    let (node, condition) = (replica.node.clone(), NodeCondition::Unreachable);
+    cluster.must(Command::NodeCondition { node, condition });
+    deploy(&mut cluster, ServiceKind::Job, 0);
+    assert!(cluster.schedule() && !cluster.schedule());
+    assert_eq!(cluster.state.replicas().count(), 0);
+}

@@ -187,9 +187,7 @@ fn check_floor(state: &ClusterState, steps: &[Step]) {
             continue;
         };
         let stays = |r: &&std::sync::Arc<Replica>| {
-            // A job that became a service has done its part.
-            let carries = r.is_serving() || r.state() == ReplicaState::Completed;
-            carries && outgoing.iter().all(|out| out.id != r.id)
+            r.is_serving() && outgoing.iter().all(|out| out.id != r.id)
         };
         let floor = spec.replicas.saturating_sub(1) as usize;
         let taken = outgoing.iter().any(|replica| replica.is_serving());
@@ -308,6 +306,8 @@ proptest! {
                 }
                 let wanted = spec.services.get(&replica.service).map(|s| &s.spec_hash);
                 prop_assert_eq!(wanted, Some(&replica.spec_hash));
+                let service = deployment.service_of(replica).unwrap();
+                prop_assert!(!replica.has_completed() || replica.is_done(service));
             }
             let base = deployment.replicas_of(&"base".into()).count();
             prop_assert_eq!(base, 2);

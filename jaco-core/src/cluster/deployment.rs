@@ -15,7 +15,7 @@ use crate::id::{
     DeploymentName, Identity, NetworkName, NodeName, ReplicaId, ServiceName, SpecHash,
 };
 use crate::manifest::Bundle;
-use crate::manifest::spec::{DeploymentSpec, Resources, ServiceSpec};
+use crate::manifest::spec::{DeploymentSpec, Resources, ServiceKind, ServiceSpec};
 use crate::time::Timestamp;
 
 /// How many revisions are kept for `history` and `rollback` (spec 09).
@@ -285,9 +285,15 @@ impl Replica {
         self.phase == Phase::Stopping && self.observed.state == ReplicaState::Stopped
     }
 
-    /// True for a job that is done. It stays so, whatever becomes of its container and its node.
+    /// True when its node has said that it is done.
     pub fn has_completed(&self) -> bool {
         self.phase == Phase::Active && self.state() == ReplicaState::Completed
+    }
+
+    /// True for a job that is done. It stays so, whatever becomes of its container and its node.
+    /// A service never is: what was done as a job has yet to run when it became one.
+    pub fn is_done(&self, service: &ServiceSpec) -> bool {
+        service.kind == ServiceKind::Job && self.has_completed()
     }
 
     /// True when ingress and DNS may name it.

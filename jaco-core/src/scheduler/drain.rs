@@ -8,6 +8,7 @@ use crate::cluster::command::Step;
 use crate::cluster::deployment::Replica;
 use crate::cluster::state::ClusterState;
 use crate::id::NodeName;
+use crate::manifest::spec::ServiceSpec;
 use crate::time::Timestamp;
 
 /// No replica takes longer than this to leave.
@@ -23,9 +24,8 @@ pub fn remaining<'a>(
     deployments.flat_map(move |deployment| {
         let movable = |replica: &&Arc<Replica>| {
             let service = deployment.service_of(replica);
-            replica.node == *node
-                && !replica.has_completed()
-                && service.is_none_or(|service| !service.is_stateful())
+            let stays = |service: &ServiceSpec| replica.is_done(service) || service.is_stateful();
+            replica.node == *node && !service.is_some_and(stays)
         };
         deployment.replicas.values().filter(movable)
     })

@@ -122,7 +122,7 @@ fn runs(state: &ClusterState, replica: &Replica) -> bool {
     there
         && replica.phase == Phase::Active
         && seen.generation == replica.generation
-        && matches!(seen.state, ReplicaState::Running | ReplicaState::Completed)
+        && seen.state == ReplicaState::Running
 }
 
 fn is_news(

@@ -37,8 +37,13 @@ pub(super) struct Turn<'a, 'p> {
 }
 
 impl<'a> Turn<'a, '_> {
-    /// Sends a replica away: one that serves leaves routing first.
+    /// Sends a replica away: one that serves leaves routing first, and on a lost node there is
+    /// nobody to stop one.
     pub(super) fn retire(&mut self, replica: &Replica) {
+        if is_lost(self.state, &replica.node) {
+            self.forget(replica);
+            return;
+        }
         if !replica.is_serving() {
             self.stop(replica);
             return;

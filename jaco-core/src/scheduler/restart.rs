@@ -11,16 +11,19 @@ pub const BUDGET: u32 = 3;
 
 /// The generation to restart as, when a restart is due.
 pub fn due(replica: &Replica, service: &ServiceSpec, now: Timestamp) -> Option<u64> {
-    let failed = matches!(
-        replica.state(),
-        ReplicaState::Failed | ReplicaState::Degraded
-    );
-    if replica.phase != Phase::Active || !failed || is_exhausted(replica, service) {
+    let fallen = has_ended(replica) && !replica.is_done(service);
+    if replica.phase != Phase::Active || !fallen || is_exhausted(replica, service) {
         return None;
     }
     let wait = wait(replica.failures());
     let since = replica.restarts.last_at.unwrap_or_default();
     (now >= since + wait).then_some(replica.generation + 1)
+}
+
+/// True when its container does not do its work any more, be it because that is done.
+fn has_ended(replica: &Replica) -> bool {
+    use ReplicaState::{Completed, Degraded, Failed};
+    matches!(replica.state(), Failed | Degraded | Completed)
 }
 
 /// True when a replica failed and will not be started again by itself.
@@ -46,12 +49,7 @@ pub fn next_due<'a>(
     now: Timestamp,
 ) -> Option<Timestamp> {
     replicas
-        .filter(|replica| {
-            matches!(
-                replica.state(),
-                ReplicaState::Failed | ReplicaState::Degraded
-            )
-        })
+        .filter(|replica| has_ended(replica))
         .filter_map(|replica| {
             replica
                 .restarts

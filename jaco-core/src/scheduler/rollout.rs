@@ -93,7 +93,7 @@ impl<'a> Update<'a> {
     /// True when a replica has proved itself, so that the next step may follow.
     pub(super) fn has_settled(&self, replica: &Replica) -> bool {
         match replica.state() {
-            ReplicaState::Completed => true,
+            ReplicaState::Completed => replica.is_done(self.spec),
             ReplicaState::Running if !self.is_mute(replica) => self.settles_at(replica) <= self.now,
             _ => self.is_tolerated() && self.failure(replica).is_some(),
         }

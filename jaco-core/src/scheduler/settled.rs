@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::placement::standing;
-use crate::cluster::deployment::{Deployment, Phase, Replica, ReplicaState};
+use crate::cluster::deployment::{Deployment, Replica};
 use crate::cluster::node::{Node, NodeStatus};
 use crate::cluster::state::ClusterState;
 use crate::id::{NodeName, ServiceName};
@@ -68,14 +68,11 @@ fn is_at_rest(
     if replica.move_to.is_some() || replica.revision != deployment.current {
         return false;
     }
-    if replica.has_completed() && service.placement != Placement::Global {
+    let done = replica.is_done(service);
+    if done && service.placement != Placement::Global {
         return true;
     }
-    replica.phase == Phase::Active
-        && matches!(
-            replica.state(),
-            ReplicaState::Running | ReplicaState::Completed
-        )
+    (done || replica.is_serving())
         && nodes.is_ready(&replica.node)
         && may_stand(nodes.state, &replica.node, service)
 }

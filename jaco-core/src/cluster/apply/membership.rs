@@ -312,8 +312,8 @@ fn is_stateful(state: &ClusterState, replica: &Replica) -> bool {
 
 /// True for a job that is done and does not have to be done on every node.
 fn outlives(state: &ClusterState, replica: &Replica) -> bool {
-    let global = |service: &ServiceSpec| service.placement == Placement::Global;
-    replica.has_completed() && !service_of(state, replica).is_none_or(global)
+    service_of(state, replica)
+        .is_some_and(|service| replica.is_done(service) && service.placement != Placement::Global)
 }
 
 fn service_of<'a>(state: &'a ClusterState, replica: &Replica) -> Option<&'a ServiceSpec> {

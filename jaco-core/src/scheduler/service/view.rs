@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::cluster::deployment::{Phase, Replica, ReplicaState};
+use crate::cluster::deployment::{Phase, Replica};
 use crate::id::{NodeName, ServiceName};
 use crate::manifest::spec::{Placement, ServiceSpec};
 use crate::scheduler::placement::is_misplaced;
@@ -64,7 +64,7 @@ impl<'a> ServiceView<'a> {
             // Data cannot follow, so a replica that has some stays where it is.
             let unsuited =
                 || !spec.is_stateful() && is_misplaced(&demand, &replica.node, turn.cluster);
-            let done = replica.has_completed() && !view.update.replaces(replica);
+            let done = view.is_final(replica);
             let list = match replica.phase {
                 // Wherever that was, also when the node is gone.
                 Phase::Active if done && !global => &mut view.current,
@@ -125,7 +125,7 @@ impl<'a> ServiceView<'a> {
             false => self.stale.as_slice(),
         };
         let outdated: Vec<_> = self.misplaced.iter().chain(stale).copied().collect();
-        in_order(&outdated)
+        self.in_order(&outdated)
     }
 
     /// Replicas that are neither proved nor outdated: on their way in or out.
@@ -208,7 +208,7 @@ impl<'a> ServiceView<'a> {
         let outdated = self.outdated();
         let mut gone = outdated.clone();
         gone.extend(self.surplus_order());
-        gone.sort_by_key(|replica| is_of_use(replica));
+        gone.sort_by_key(|replica| self.is_of_use(replica));
         gone.truncate(surplus);
         // What has not proved itself yet is in flight already.
         let in_flight = gone
@@ -220,7 +220,10 @@ impl<'a> ServiceView<'a> {
         let left: Vec<_> = outdated.into_iter().filter(stays).collect();
         // Slots that no node can fill leave no room for ever; what serves nobody needs none.
         let useless = match self.in_flight() {
-            0 => left.iter().filter(|replica| !is_of_use(replica)).count(),
+            0 => left
+                .iter()
+                .filter(|replica| !self.is_of_use(replica))
+                .count(),
             _ => 0,
         };
         let room = room.max(useless.min(self.update.parallelism(self.wanted)));
@@ -231,7 +234,7 @@ impl<'a> ServiceView<'a> {
     /// The current replicas as they go when there are too many: what does not serve, then from
     /// the fullest node, which spares a move later. Data is given up by number alone.
     fn surplus_order(&self) -> Vec<&'a Arc<Replica>> {
-        let mut order = in_order(&self.current);
+        let mut order = self.in_order(&self.current);
         if self.spec.placement != Placement::Spread || self.spec.is_stateful() {
             return order;
         }
@@ -245,7 +248,7 @@ impl<'a> ServiceView<'a> {
         }
         order.sort_by_key(|replica| {
             let place = places.get(&replica.id).copied();
-            (replica.is_serving(), Reverse((place, replica.number)))
+            (self.is_of_use(replica), Reverse((place, replica.number)))
         });
         order
     }
@@ -266,18 +269,23 @@ impl<'a> ServiceView<'a> {
     /// True when a replica is not started anew when its node is lost: its data is there, or its
     /// work is done.
     pub(super) fn outlives_its_node(&self, replica: &Replica) -> bool {
-        self.spec.is_stateful() || replica.state() == ReplicaState::Completed
+        self.spec.is_stateful() || self.is_final(replica)
     }
-}
 
-/// True for what serves, and for a job that is done: without it the job would be done again.
-fn is_of_use(replica: &Replica) -> bool {
-    replica.is_serving() || replica.has_completed()
-}
+    /// True for a job that is done, and does not have to be done anew.
+    fn is_final(&self, replica: &Replica) -> bool {
+        replica.is_done(self.spec) && !self.update.replaces(replica)
+    }
 
-/// What is of no use goes first, then the newest number.
-fn in_order<'a>(replicas: &[&'a Arc<Replica>]) -> Vec<&'a Arc<Replica>> {
-    let mut order = replicas.to_vec();
-    order.sort_by_key(|replica| (is_of_use(replica), Reverse(replica.number)));
-    order
+    /// True for what serves, and for a job that is done: without it the job would be done again.
+    fn is_of_use(&self, replica: &Replica) -> bool {
+        replica.is_serving() || replica.is_done(self.spec)
+    }
+
+    /// What is of no use goes first, then the newest number.
+    fn in_order(&self, replicas: &[&'a Arc<Replica>]) -> Vec<&'a Arc<Replica>> {
+        let mut order = replicas.to_vec();
+        order.sort_by_key(|replica| (self.is_of_use(replica), Reverse(replica.number)));
+        order
+    }
 }
