@@ -76,7 +76,7 @@ impl Watch {
     }
 
     /// True while the client waits for an answer.
-    pub(super) fn is_answering(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.requests.get() > 0
     }
 
@@ -106,7 +106,7 @@ impl Watch {
     pub(super) fn due(&self, limits: &Limits) -> Option<Instant> {
         let (since, limit) = match (self.stalled_since.get(), self.head_since.get()) {
             (Some(stalled), _) => (stalled, limits.idle),
-            _ if self.is_answering() => return None,
+            _ if self.is_waiting() => return None,
             (None, Some(head)) => (head, limits.header_read),
             (None, None) => (self.idle_since.get(), limits.idle),
         };

@@ -72,10 +72,8 @@ impl<S: Io> ClientStream<S> {
     /// Whether a client that waits for an answer has closed its side. hyper would look, too, with
     /// a buffer of its own for each connection.
     fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.client.watch.is_answering() || self.framing.in_body() || self.refused {
-            return false;
-        }
-        if !self.ahead.is_empty() {
+        let waits = self.client.watch.is_waiting() && !self.framing.in_body();
+        if !waits || self.refused || !self.ahead.is_empty() {
             return false;
         }
         let mut scratch = self.worker.scratch.borrow_mut();
