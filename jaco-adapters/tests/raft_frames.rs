@@ -77,10 +77,10 @@ impl Member {
 
     /// Writes once it leads; the index that the write has.
     async fn write(&self) -> u64 {
-        let (identity, command) = (Identity::new("a"), command());
+        let (author, command) = (Author::Token("a".to_owned()), command());
         let begin = Instant::now();
         while begin.elapsed() < DEADLINE {
-            let written = self.consensus.write(&identity, command.clone());
+            let written = self.consensus.write(&author, command.clone());
             match written.await {
                 Err(ConsensusError::NoLeader) => tokio::time::sleep(POLL).await,
                 // The command itself is refused, in order.
@@ -201,6 +201,7 @@ proptest! {
         bytes in spoiled(serde_json::to_vec(&Proposal {
             at: Timestamp(1),
             identity: Identity::new("a"),
+            author: None,
             command: command(),
         }).unwrap()),
     ) {

@@ -129,6 +129,7 @@ fn entry(index: u64) -> EntryOf<Types> {
     let proposal = Proposal {
         at: Timestamp(index),
         identity,
+        author: None,
         command,
     };
     EntryOf::<Types>::new_normal(LogIdOf::<Types>::new(leader, index), Record(proposal))

@@ -4,6 +4,7 @@
 //! only by the raft state machine; [`scheduler::plan()`] and the derivations of [`node`] read the
 //! state and say what should happen. Adapters behind [`ports`] make it happen.
 
+pub mod access;
 pub mod certs;
 pub mod cluster;
 pub mod error;

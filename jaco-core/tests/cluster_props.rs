@@ -98,7 +98,8 @@ fn perform(cluster: &mut Cluster, act: &Act) {
             let _ = cluster.apply(Command::TokenIssue {
                 hash,
                 name,
-                allow_privileged: false,
+                rights: jaco_core::access::Rights::default(),
+                ttl: None,
             });
         }
         Act::Revoke(n) => {
@@ -337,10 +338,17 @@ fn regression_the_last_active_token_is_revoked_with_force_only() {
     assert_eq!(error.code, ErrorCode::ValidationFailed);
     assert!(error.message.contains("--force"), "{error}");
     cluster.must(revoke(true));
-    let error = cluster.state.authenticate("bootstrap").unwrap_err();
+    let error = cluster
+        .state
+        .authenticate("bootstrap", cluster.now)
+        .unwrap_err();
     assert_eq!(error.code, ErrorCode::TokenRevoked);
     assert_eq!(
-        cluster.state.authenticate("else").unwrap_err().code,
+        cluster
+            .state
+            .authenticate("else", cluster.now)
+            .unwrap_err()
+            .code,
         ErrorCode::TokenInvalid
     );
 }

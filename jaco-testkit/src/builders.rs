@@ -75,6 +75,7 @@ impl Cluster {
         let proposal = Proposal {
             at: self.now,
             identity,
+            author: None,
             command,
         };
         let entry = Entry {
@@ -208,6 +209,7 @@ pub fn seen(replica: &Replica, state: ReplicaState) -> Observed {
 /// A node as it enters.
 pub fn new_node(name: &str) -> NewNode {
     NewNode {
+        key_hash: format!("key-{name}"),
         name: NodeName::new(name),
         api_address: format!("{name}:7000"),
         cluster_address: format!("{name}:7001"),
@@ -224,6 +226,7 @@ pub fn node_report(name: &str, capacity: Resources) -> NodeReport {
         capacity,
     };
     NodeReport {
+        key_hash: String::new(),
         engine: Some(engine),
         labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
         version: "test".to_owned(),

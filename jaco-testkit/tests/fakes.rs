@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{FutureExt, future};
+use jaco_core::access::Author;
 use jaco_core::cluster::addresses::Pool;
 use jaco_core::cluster::{ClusterState, Command};
-use jaco_core::id::{ClusterId, Domain, Identity, ReplicaId};
+use jaco_core::id::{ClusterId, Domain, NodeName, ReplicaId};
 use jaco_core::manifest::spec::ContainerSpec;
 use jaco_core::ports::container_runtime::{ContainerStatus, HealthStatus};
 use jaco_core::ports::{
@@ -182,7 +183,7 @@ fn the_fake_consensus_applies_at_once_and_wakes_those_who_wait() {
         after: 0,
         steps: Vec::new(),
     };
-    let system = Identity::from("system");
+    let system = Author::Member(NodeName::new("n1"));
     let write = async { consensus.write(&system, command()).await.unwrap() };
     let (_, refused) = block_on(future::join(consensus.applied_after(0), write));
     assert!(refused.is_err(), "there is no cluster yet");

@@ -94,6 +94,7 @@ impl World {
         let proposal = Proposal {
             at,
             identity,
+            author: None,
             command,
         };
         let index = self.state.index + 1;
@@ -115,6 +116,7 @@ impl World {
 
 fn new_node(name: &NodeName) -> NewNode {
     NewNode {
+        key_hash: String::new(),
         name: name.clone(),
         api_address: format!("{name}:7000"),
         cluster_address: format!("{name}:7001"),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jaco_core::access::Author;
 use jaco_core::cluster::{Applied, ClusterState, Command, Proposal};
-use jaco_core::id::{Identity, MemberId, NodeName};
+use jaco_core::id::{MemberId, NodeName};
 use jaco_core::ports::consensus::{ConsensusStatus, Follower};
 use jaco_core::ports::{Clock, Consensus, ConsensusError, Measured, Meter};
 use openraft::async_runtime::WatchReceiver;
@@ -81,12 +82,13 @@ impl Shared {
     /// Commits as the leader. Given up at once when the majority is gone.
     pub(super) async fn lead_write(
         &self,
-        identity: &Identity,
+        author: &Author,
         command: Command,
     ) -> Result<Applied, Refusal> {
         let proposal = Proposal {
             at: self.clock.now(),
-            identity: identity.clone(),
+            identity: author.identity(&self.state.borrow()),
+            author: Some(author.clone()),
             command,
         };
         let write = self.raft.client_write(Record(proposal));
@@ -150,6 +152,11 @@ impl Shared {
         metrics.current_leader.filter(heard)
     }
 
+    /// Whether this member leads or has heard of the one that does lately.
+    pub(super) fn hears_leader(&self) -> bool {
+        self.leader_silent_for() <= LEADERLESS
+    }
+
     fn leader(&self) -> Result<(MemberId, Peer), ConsensusError> {
         let metrics = self.metrics();
         let leader = self.current_leader(&metrics).and_then(|id| {
@@ -202,10 +209,10 @@ impl Shared {
     async fn forward_write(
         &self,
         (leader, peer): &(MemberId, Peer),
-        identity: &Identity,
+        author: &Author,
         command: &Command,
     ) -> Result<Applied, ConsensusError> {
-        let frame = super::network::encode(&(identity, command)).map_err(failed)?;
+        let frame = super::network::encode(&(author, command)).map_err(failed)?;
         let mut client = self.peers.client(&peer.address).map_err(failed)?;
         let answer = self
             .led(*leader, client.propose(frame))
@@ -264,19 +271,13 @@ impl RaftConsensus {
 
 #[async_trait]
 impl Consensus for RaftConsensus {
-    async fn write(
-        &self,
-        identity: &Identity,
-        command: Command,
-    ) -> Result<Applied, ConsensusError> {
+    async fn write(&self, author: &Author, command: Command) -> Result<Applied, ConsensusError> {
         let begun = std::time::Instant::now();
         let leader = self.shared.leader()?;
         let applied = if leader.0 == self.shared.me {
-            self.shared.lead_write(identity, command).await?
+            self.shared.lead_write(author, command).await?
         } else {
-            self.shared
-                .forward_write(&leader, identity, &command)
-                .await?
+            self.shared.forward_write(&leader, author, &command).await?
         };
         self.shared.meter.record(Measured::Commit(begun.elapsed()));
         Ok(applied)
@@ -284,11 +285,11 @@ impl Consensus for RaftConsensus {
 
     async fn write_leading(
         &self,
-        identity: &Identity,
+        author: &Author,
         command: Command,
     ) -> Result<Applied, ConsensusError> {
         let begun = std::time::Instant::now();
-        let applied = self.shared.lead_write(identity, command).await?;
+        let applied = self.shared.lead_write(author, command).await?;
         self.shared.meter.record(Measured::Commit(begun.elapsed()));
         Ok(applied)
     }

@@ -1,6 +1,7 @@
 //! Replication of the cluster state: openraft over redb, mutual TLS between members (spec 04).
 
 mod consensus;
+mod gate;
 mod log_store;
 mod network;
 mod recover;
@@ -19,6 +20,7 @@ use redb::Database;
 use rustls::ClientConfig;
 
 pub use consensus::RaftConsensus;
+pub use gate::MemberGate;
 pub use log_store::LogStore;
 pub use network::Peers;
 pub use recover::Survivor;
@@ -111,6 +113,19 @@ impl RaftConsensus {
     /// The gRPC service that the other members talk to.
     pub fn service(&self) -> RaftServer<Handler> {
         server::service(Arc::clone(&self.shared))
+    }
+
+    /// What stands before every service that the other members talk to.
+    pub fn gate(&self) -> MemberGate {
+        MemberGate {
+            shared: Arc::clone(&self.shared),
+            newer: Arc::default(),
+        }
+    }
+
+    /// Whether this member leads or has heard of the one that does lately.
+    pub fn hears_leader(&self) -> bool {
+        self.shared.hears_leader()
     }
 
     /// Channels to the other members, for what else they ask of each other.

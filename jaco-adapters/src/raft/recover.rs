@@ -85,6 +85,7 @@ impl Survivor {
             let proposal = Proposal {
                 at,
                 identity: Identity::new("local"),
+                author: None,
                 command,
             };
             let index = state.index + 1;

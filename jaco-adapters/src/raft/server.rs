@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use jaco_core::access::{Author, entry};
+use jaco_core::cluster::{Applied, Command};
 use openraft::raft::AppendEntriesResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::consensus::Shared;
+use super::consensus::{Refusal, Shared};
+use super::gate::CallingMember;
 use super::state_machine::read_state;
 use super::types::alias::{Snapshot, SnapshotMeta, Vote};
 use crate::transport::MAX_MESSAGE;
@@ -113,8 +116,14 @@ impl Service for Handler {
     }
 
     async fn propose(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
-        let (identity, command) = decode(request)?;
-        encode(&self.shared.lead_write(&identity, command).await)
+        let member = request.extensions().get::<CallingMember>().cloned();
+        let (author, command): (Author, Command) = decode(request)?;
+        let CallingMember(member) =
+            member.ok_or_else(|| Status::unauthenticated("only a member can propose"))?;
+        if let Err(refused) = entry::may_pass_on(&member, &author, &command) {
+            return encode(&Ok::<Applied, Refusal>(Err(refused)));
+        }
+        encode(&self.shared.lead_write(&author, command).await)
     }
 
     async fn read_index(&self, _: Request<Frame>) -> Result<Response<Frame>, Status> {

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::rand;
 use jaco_core::ports::{Clock, Ids};
 use jaco_core::time::Timestamp;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The host's wall clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +65,48 @@ pub fn hostname() -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The number of the user that this process runs as.
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Does something under another file mode mask. The mask is the process's: for a moment at start.
+pub fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
+    let mask = nix::sys::stat::Mode::from_bits_truncate(mask);
+    let before = nix::sys::stat::umask(mask);
+    let done = act();
+    nix::sys::stat::umask(before);
+    done
+}
+
+/// What this host calls a user; its number when it has no name.
+pub fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// Raises the limit of open files to what the host allows; gives it.
+///
+/// # Errors
+/// When the host does not say or does not let.
+pub fn raise_file_limit() -> std::io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// Keeps what this process holds in memory out of core dumps and away from its equals.
+///
+/// # Errors
+/// When the host does not let.
+pub fn forbid_core_dumps() -> std::io::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    nix::sys::prctl::set_dumpable(false)?;
+    Ok(())
 }
 
 /// The number of a group of this host.

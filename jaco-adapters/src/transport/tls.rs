@@ -1,13 +1,14 @@
 //! TLS as spec 10 asks for it: version 1.3, the cluster's CA as the only root, both sides shown
-//! between daemons, revoked serials refused.
+//! between daemons, removed members refused. No session is ever resumed: a resumed handshake would
+//! not be checked again.
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
     ServerConfig, SignatureScheme, version,
@@ -17,8 +18,9 @@ use super::pki::{self, Identity, PkiError};
 
 const H2: &[u8] = b"h2";
 
-/// Says whether a certificate serial (lower-case hex) is revoked.
-pub type Revoked = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// Says whether a certificate of the CA is not to be trusted, by the hash of its public key and its
+/// serial, both lower-case hex.
+pub type Refused = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// A TLS configuration that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -62,17 +64,19 @@ pub fn api_server(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
         )
         .map_err(config)?;
     server.alpn_protocols = vec![H2.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
     Ok(Arc::new(server))
 }
 
-/// For the raft listener: only members with an unrevoked certificate get in.
+/// For the raft listener: only certificates of the CA that are not refused get in.
 ///
 /// # Errors
 /// When certificates or key do not parse or do not fit together.
 pub fn member_server(
     ca: &str,
     identity: &Identity,
-    revoked: Revoked,
+    refused: Refused,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider())
         .build()
@@ -82,7 +86,7 @@ pub fn member_server(
         .map_err(config)?
         .with_client_cert_verifier(Arc::new(MemberVerifier {
             inner: verifier,
-            revoked,
+            refused,
         }))
         .with_single_cert(
             pki::certificates(&identity.chain)?,
@@ -90,6 +94,8 @@ pub fn member_server(
         )
         .map_err(config)?;
     server.alpn_protocols = vec![H2.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
     Ok(Arc::new(server))
 }
 
@@ -100,18 +106,19 @@ pub fn member_server(
 pub fn member_client(
     ca: &str,
     identity: &Identity,
-    revoked: Revoked,
+    refused: Refused,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let inner = WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider())
         .build()
         .map_err(config)?;
-    let mut client = client_builder(Arc::new(UnrevokedServer { inner, revoked }))?
+    let mut client = client_builder(Arc::new(TrustedServer { inner, refused }))?
         .with_client_auth_cert(
             pki::certificates(&identity.chain)?,
             pki::private_key(&identity.key)?,
         )
         .map_err(config)?;
     client.alpn_protocols = vec![H2.to_vec()];
+    client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
 }
 
@@ -125,6 +132,7 @@ pub fn api_client(ca: &str) -> Result<Arc<ClientConfig>, TlsError> {
         .map_err(config)?;
     let mut client = client_builder(inner)?.with_no_client_auth();
     client.alpn_protocols = vec![H2.to_vec()];
+    client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
 }
 
@@ -139,6 +147,7 @@ pub fn joining_client(ca_hash: &str) -> Result<Arc<ClientConfig>, TlsError> {
     };
     let mut client = client_builder(Arc::new(verifier))?.with_no_client_auth();
     client.alpn_protocols = vec![H2.to_vec()];
+    client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
 }
 
@@ -152,12 +161,13 @@ fn client_builder(
         .with_custom_certificate_verifier(verifier))
 }
 
-fn refuse_revoked(
+fn refuse_untrusted(
     certificate: &CertificateDer<'_>,
-    revoked: &Revoked,
+    refused: &Refused,
 ) -> Result<(), rustls::Error> {
     let serial = pki::serial(certificate).ok_or(CertificateError::BadEncoding)?;
-    if revoked(&serial) {
+    let key = pki::public_key_hash(certificate).ok_or(CertificateError::BadEncoding)?;
+    if refused(&key, &serial) {
         Err(CertificateError::Revoked.into())
     } else {
         Ok(())
@@ -192,18 +202,18 @@ macro_rules! delegate_signatures {
     };
 }
 
-struct UnrevokedServer {
+struct TrustedServer {
     inner: Arc<WebPkiServerVerifier>,
-    revoked: Revoked,
+    refused: Refused,
 }
 
-impl std::fmt::Debug for UnrevokedServer {
+impl std::fmt::Debug for TrustedServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("UnrevokedServer")
+        f.write_str("TrustedServer")
     }
 }
 
-impl ServerCertVerifier for UnrevokedServer {
+impl ServerCertVerifier for TrustedServer {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -212,7 +222,7 @@ impl ServerCertVerifier for UnrevokedServer {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        refuse_revoked(end_entity, &self.revoked)?;
+        refuse_untrusted(end_entity, &self.refused)?;
         self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
@@ -222,7 +232,7 @@ impl ServerCertVerifier for UnrevokedServer {
 
 struct MemberVerifier {
     inner: Arc<dyn ClientCertVerifier>,
-    revoked: Revoked,
+    refused: Refused,
 }
 
 impl std::fmt::Debug for MemberVerifier {
@@ -242,7 +252,7 @@ impl ClientCertVerifier for MemberVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        refuse_revoked(end_entity, &self.revoked)?;
+        refuse_untrusted(end_entity, &self.refused)?;
         self.inner
             .verify_client_cert(end_entity, intermediates, now)
     }

@@ -363,9 +363,21 @@ pub(super) enum TokenCommand {
         /// Whose it is
         #[arg(long)]
         name: String,
+        /// What it is for, each role with all of those before it
+        #[arg(long, default_value = "deploy", value_parser = ["read", "deploy", "admin"])]
+        role: String,
+        /// Only these deployments, comma separated; all when absent
+        #[arg(long = "deployment", value_delimiter = ',')]
+        deployments: Vec<String>,
+        /// May run what reaches into its host
+        #[arg(long)]
+        allow_host: bool,
         /// May run privileged workloads
         #[arg(long)]
         allow_privileged: bool,
+        /// How long it counts, e.g. 12h or 90d; without an end when absent
+        #[arg(long, value_parser = seconds)]
+        ttl: Option<u64>,
     },
     /// Make a token useless
     Revoke {

@@ -49,6 +49,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     start_logging(&config.log_level);
+    wiring::harden();
     wiring::use_small_pages();
     wiring::take_kept_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -81,10 +82,11 @@ const GRACE: Duration = Duration::from_secs(20);
 async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     identity::prepare(&config).with_context(|| format!("prepare {}", config.data_dir.display()))?;
     let plane = Plane::new(Arc::clone(&config));
-    if let Some(identity) = identity::load(&config).context("read this node's identity")? {
+    if identity::exists(&config) {
         let state_key = identity::load_state_key(&config)
             .with_context(|| format!("read {}", config.state_key.display()))?
             .with_context(|| format!("the state key {} is missing", config.state_key.display()))?;
+        let identity = identity::load(&config, &state_key).context("read this node's identity")?;
         let opened = wiring::open(&config, &identity, &state_key).await?;
         plane.activate(identity, opened).await?;
         tracing::info!(subsystem = "cluster", "this node is a member");

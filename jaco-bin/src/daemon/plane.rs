@@ -1,26 +1,29 @@
 //! The daemon as its API sees it: forming, joining, admitting, writing, reading.
 
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+mod admission;
+
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use futures::future::join_all;
-use jaco_core::cluster::apply::check_join;
+use jaco_core::access::{Caller, Role};
 use jaco_core::cluster::attempts::Attempts;
 use jaco_core::cluster::command::{ClusterInit, NewNode};
 use jaco_core::cluster::token::JoinCredential;
 use jaco_core::cluster::{ClusterState, Command, Outcome, apply};
 use jaco_core::cluster::{Entry, Proposal};
 use jaco_core::error::{Error, ErrorCode};
-use jaco_core::id::{ClusterId, Identity as Who, NodeName, ReplicaId};
-use jaco_core::manifest::hash::{hex, sha256_hex, unhex};
+use jaco_core::id::{ClusterId, NodeName, ReplicaId};
+use jaco_core::manifest::hash::{hex, sha256_hex};
+use jaco_core::manifest::spec::DeploymentSpec;
 use jaco_core::manifest::{Bundle, parse};
 use jaco_core::node::checks;
 use jaco_core::ports::consensus::ConsensusStatus;
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::control_plane::{
-    Admission, AdmissionRequest, Caller, Formed, Invitation, Invited, JoinRequest,
+    Admission, AdmissionRequest, Formed, Invitation, Invited, JoinRequest,
 };
 use jaco_core::ports::{Clock, Consensus, ControlPlane, Ids, RuntimeError, SelfCheck};
 use jaco_core::view;
@@ -43,6 +46,8 @@ pub(super) struct Plane {
     changing: tokio::sync::Mutex<()>,
     /// Join tokens that were shown here and were wrong.
     attempts: Mutex<Attempts>,
+    /// Held while a host is let in: one after the other.
+    admitting: tokio::sync::Mutex<()>,
     /// Itself, for what outlives a call.
     this: Weak<Self>,
 }
@@ -63,6 +68,7 @@ impl Plane {
             membership: RwLock::new(None),
             changing: tokio::sync::Mutex::new(()),
             attempts: Mutex::default(),
+            admitting: tokio::sync::Mutex::new(()),
             this: Weak::clone(this),
         })
     }
@@ -109,65 +115,6 @@ impl Plane {
         Ok(())
     }
 
-    fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        self.attempts.lock().expect("no holder of this lock panics")
-    }
-
-    async fn let_in(&self, request: AdmissionRequest) -> Result<Admission, Error> {
-        let membership = self.joined()?;
-        let state = self.state(true).await?;
-        let token_hash = sha256_hex(request.secret.as_bytes());
-        if state.nodes.contains_key(&request.hostname) {
-            let message = format!("a node named \"{}\" is a member already", request.hostname);
-            return Err(Error::new(ErrorCode::NodeAlreadyMember, message));
-        }
-        let token = check_join(&state, &token_hash, &request.hostname)?;
-        let cluster = state
-            .cluster
-            .as_ref()
-            .ok_or_else(|| Error::internal("no cluster"))?;
-        let sealed = unhex(&cluster.ca_key_sealed).unwrap_or_default();
-        let ca_key = membership
-            .opened
-            .sealer
-            .open(CA_KEY, &sealed)
-            .map_err(Error::internal)?;
-        let ca_key = String::from_utf8(ca_key).map_err(Error::internal)?;
-        let mut sans = token.sans.clone();
-        sans.extend(host(&request.api_address).into_iter().map(str::to_owned));
-        sans.extend(
-            host(&request.cluster_address)
-                .into_iter()
-                .map(str::to_owned),
-        );
-        let hostname = request.hostname.as_str();
-        let (chain, serial) =
-            wiring::sign_node(&cluster.ca_cert, &ca_key, &request.csr, hostname, &sans)?;
-        let node = NewNode {
-            name: request.hostname.clone(),
-            api_address: request.api_address,
-            cluster_address: request.cluster_address,
-            serial,
-        };
-        let joiner = Who::new(request.hostname.as_str());
-        let command = Command::NodeJoin { token_hash, node };
-        let Outcome::Admitted { member } = membership
-            .opened
-            .consensus
-            .write(&joiner, command)
-            .await??
-        else {
-            return Err(Error::internal("a member number was expected"));
-        };
-        let state_key = self.state_key()?.to_vec();
-        Ok(Admission {
-            cluster_id: cluster.id.to_string(),
-            member,
-            chain,
-            state_key,
-        })
-    }
-
     fn refuse_member(&self) -> Result<(), Error> {
         if self.get().is_some() {
             let message = "this node is part of a cluster already";
@@ -176,12 +123,13 @@ impl Plane {
         Ok(())
     }
 
-    fn new_node(&self, serial: String) -> NewNode {
+    fn new_node(&self, serial: String, key_hash: String) -> NewNode {
         NewNode {
             name: NodeName::new(&self.config.hostname),
             api_address: self.config.api_address(),
             cluster_address: self.config.cluster_address(),
             serial,
+            key_hash,
         }
     }
 
@@ -217,12 +165,13 @@ impl ControlPlane for Plane {
         ];
         let (chain, serial) =
             wiring::sign_node(&ca_cert, &ca_key, &request, &config.hostname, &sans)?;
+        let key_hash = wiring::key_hash(&chain)?;
         let identity = Identity {
             cluster_id: cluster_id.clone(),
             member: 1,
             hostname: config.hostname.clone(),
             chain,
-            key,
+            key: key.into(),
             ca_cert: ca_cert.clone(),
         };
         // What an attempt that was cut off left must not come back as this cluster's log.
@@ -239,7 +188,7 @@ impl ControlPlane for Plane {
             ca_key_sealed: hex(&opened.sealer.seal(CA_KEY, ca_key.as_bytes())),
             ipam_pool: config.ipam_pool,
             mesh_pool: config.mesh_pool,
-            node: self.new_node(serial),
+            node: self.new_node(serial, key_hash),
             token_hash: sha256_hex(token.as_bytes()),
         };
         let node = NodeName::new(&config.hostname);
@@ -248,8 +197,9 @@ impl ControlPlane for Plane {
             .initialize(&node, &config.cluster_address())
             .await?;
         let command = Command::ClusterInit(Box::new(init));
-        write_when_led(&*opened.consensus, command).await??;
-        identity::save(config, &identity).map_err(Error::internal)?;
+        let node_name = NodeName::new(&config.hostname);
+        write_when_led(&*opened.consensus, node_name, command).await??;
+        identity::save(config, &identity, &state_key).map_err(Error::internal)?;
         self.activate(identity, opened)
             .await
             .map_err(Error::internal)?;
@@ -297,29 +247,20 @@ impl ControlPlane for Plane {
             member: admission.member,
             hostname: config.hostname.clone(),
             chain: admission.chain,
-            key,
+            key: key.into(),
             ca_cert,
         };
         let opened = wiring::open(config, &identity, &state_key)
             .await
             .map_err(Error::internal)?;
-        identity::save(config, &identity).map_err(Error::internal)?;
+        identity::save(config, &identity, &state_key).map_err(Error::internal)?;
         self.activate(identity, opened)
             .await
             .map_err(Error::internal)
     }
 
     async fn admit(&self, request: AdmissionRequest) -> Result<Admission, Error> {
-        let Some(from) = request.from else {
-            return self.let_in(request).await;
-        };
-        self.attempts().begin(from, SystemClock.now())?;
-        let admitted = self.let_in(request).await;
-        let wrong = |error: &Error| error.code == ErrorCode::JoinTokenInvalid;
-        if !admitted.as_ref().is_err_and(wrong) {
-            self.attempts().forgive(from);
-        }
-        admitted
+        self.let_in(request).await
     }
 
     async fn invite(&self, caller: &Caller, invitation: Invitation) -> Result<Invited, Error> {
@@ -349,7 +290,7 @@ impl ControlPlane for Plane {
         membership
             .opened
             .consensus
-            .write(&caller.identity, command)
+            .write(&caller.author, command)
             .await?
     }
 
@@ -360,15 +301,12 @@ impl ControlPlane for Plane {
         dry_run: bool,
     ) -> Result<Applied, Error> {
         let membership = self.joined()?;
-        let spec = parse(&bundle).map_err(|report| {
-            report
-                .to_error()
-                .unwrap_or_else(|| Error::internal("an empty report"))
-        })?;
+        let (bundle, spec) = parsed(bundle).await?;
         let state = self.state(false).await?;
+        caller.require(&state, Role::Deploy, Some(&spec.name))?;
         let old = state.deployments.get(&spec.name).filter(|d| !d.deleting);
         let changes = view::changes(old.map(|old| old.spec().as_ref()), &spec);
-        let privileged = caller.may_run_privileged;
+        let privileged = caller.rights.allow_privileged;
         let command = Command::Apply {
             bundle: Arc::new(bundle),
             spec: Arc::new(spec),
@@ -380,7 +318,7 @@ impl ControlPlane for Plane {
                 membership
                     .opened
                     .consensus
-                    .write(&caller.identity, command)
+                    .write(&caller.author, command)
                     .await??
             }
         };
@@ -457,11 +395,12 @@ impl ControlPlane for Plane {
 /// Commits as soon as the one member of a new group has elected itself.
 async fn write_when_led(
     consensus: &dyn Consensus,
+    node: NodeName,
     command: Command,
 ) -> Result<jaco_core::cluster::Applied, Error> {
-    let identity = Who::new("local");
+    let author = Caller::local(node, 0, "root".to_owned()).author;
     for _ in 0..100 {
-        match consensus.write(&identity, command.clone()).await {
+        match consensus.write(&author, command.clone()).await {
             Err(jaco_core::ports::ConsensusError::NoLeader) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -471,6 +410,19 @@ async fn write_when_led(
     Err(jaco_core::ports::ConsensusError::NoLeader.into())
 }
 
+/// Reads manifests on a thread of its own: large ones take longer than a heartbeat may wait.
+async fn parsed(bundle: Bundle) -> Result<(Bundle, DeploymentSpec), Error> {
+    let read = move || {
+        let spec = parse(&bundle).map_err(|report| {
+            let empty = || Error::internal("an empty report");
+            report.to_error().unwrap_or_else(empty)
+        })?;
+        Ok((bundle, spec))
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|error| Err(Error::internal(error)))
+}
+
 /// What a command would give, tried on a copy of the state.
 fn rehearse(state: &ClusterState, caller: &Caller, command: Command) -> Result<Outcome, Error> {
     let mut copy = state.clone();
@@ -478,6 +430,7 @@ fn rehearse(state: &ClusterState, caller: &Caller, command: Command) -> Result<O
     let proposal = Proposal {
         at: SystemClock.now(),
         identity,
+        author: Some(caller.author.clone()),
         command,
     };
     apply(
@@ -487,11 +440,4 @@ fn rehearse(state: &ClusterState, caller: &Caller, command: Command) -> Result<O
             proposal,
         },
     )
-}
-
-/// The host part of `host:port`.
-fn host(address: &str) -> Option<&str> {
-    address
-        .rsplit_once(':')
-        .map(|(host, _)| host.trim_matches(['[', ']']))
 }

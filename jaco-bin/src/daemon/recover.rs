@@ -43,14 +43,15 @@ pub async fn examine(config: Option<&Path>) -> Result<Stopped, Error> {
         let message = "the daemon of this node runs: stop it first";
         return Err(refused("daemon", message).with("socket", config.unix_socket.display()));
     }
-    let identity = identity::load(&config).map_err(|error| unreadable("data_dir", &error))?;
-    let identity = identity.ok_or_else(|| {
+    if !identity::exists(&config) {
         let message = format!("{} holds no membership", config.data_dir.display());
-        Error::new(ErrorCode::ClusterUninitialized, message)
-    })?;
+        return Err(Error::new(ErrorCode::ClusterUninitialized, message));
+    }
     let path = config.state_key.display();
     let key = identity::load_state_key(&config).map_err(|error| unreadable("state_key", &error))?;
     let key = key.ok_or_else(|| unreadable("state_key", &format!("{path} is missing")))?;
+    let identity = identity::load(&config, &key);
+    let identity = identity.map_err(|error| unreadable("data_dir", &error))?;
     let survivor = wiring::survivor(&config, &key).await;
     let survivor = survivor.map_err(|error| unreadable("data_dir", &error))?;
     let recovery = Recovery::of(survivor.state(), identity.member)?;

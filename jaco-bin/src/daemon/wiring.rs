@@ -1,15 +1,15 @@
 //! The only file of the daemon that names adapters: it makes them and plugs them together.
 
+mod listeners;
+
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use anyhow::Context;
 use async_trait::async_trait;
 use jaco_adapters::acme::AcmeAuthority;
-use jaco_adapters::api::server::Entrance;
-use jaco_adapters::api::{Client, node, server};
+use jaco_adapters::api::{Client, node};
 use jaco_adapters::dns::{self, HickoryDns, UpstreamLookup};
 use jaco_adapters::docker::DockerRuntime;
 use jaco_adapters::ingress::{self, HyperIngress, Kept};
@@ -19,21 +19,17 @@ use jaco_adapters::nftables::Nftables;
 use jaco_adapters::probe::HostProbe;
 use jaco_adapters::raft::{self, Peers, RaftConsensus};
 use jaco_adapters::seal::AesSealer;
-use jaco_adapters::transport::{incoming, pki, tls};
+use jaco_adapters::transport::{pki, tls};
 use jaco_adapters::wireguard::WireGuardMesh;
 use jaco_core::certs::Probed;
+use jaco_core::cluster::state::Standing;
 use jaco_core::error::{Error, ErrorCode};
 use jaco_core::id::{ClusterId, Domain, NodeName, ReplicaId};
 use jaco_core::ports::container_logs::{LogLines, LogOptions};
 use jaco_core::ports::control_plane::{Admission, AdmissionRequest};
-use jaco_core::ports::{
-    Clock, Consensus, ControlPlane, Ids, RuntimeError, Sealer, SelfCheck, WebProbe,
-};
+use jaco_core::ports::{Clock, Consensus, Ids, RuntimeError, Sealer, SelfCheck, WebProbe};
 use jaco_core::view::check::CheckRow;
-use jaco_core::view::replica;
-use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
+use zeroize::Zeroizing;
 
 use super::checks::MemberChecks;
 use super::config::{Config, Environment};
@@ -43,10 +39,30 @@ use super::identity::{self, Identity};
 pub(super) use jaco_adapters::raft::Survivor;
 use jaco_adapters::system::HostUsage;
 pub(super) use jaco_adapters::system::{SystemClock, SystemIds, use_small_pages};
+pub(super) use listeners::{serve_local, serve_metrics, serve_remote};
 
-/// Calls of a member that may arrive after it gave them up: what it sent into a cut comes all at
-/// once when that is mended, and closing the connection for it would be another cut.
-const GIVEN_UP: usize = 1024;
+/// Keeps keys out of core dumps, and makes room for connections.
+pub(super) fn harden() {
+    if let Err(error) = jaco_adapters::system::forbid_core_dumps() {
+        tracing::warn!(subsystem = "cluster", %error, "core dumps stay possible");
+    }
+    match jaco_adapters::system::raise_file_limit() {
+        Ok(files) => tracing::info!(subsystem = "cluster", files, "limit of open files"),
+        Err(error) => {
+            tracing::warn!(subsystem = "cluster", %error, "raise the limit of open files")
+        }
+    }
+}
+
+/// The number of the user that this process runs as.
+pub(super) fn user() -> u32 {
+    jaco_adapters::system::user()
+}
+
+/// What seals with a state key.
+pub(super) fn sealer(state_key: &[u8; 32]) -> AesSealer {
+    AesSealer::new(state_key)
+}
 
 /// What the environment and the host say.
 pub(super) fn environment() -> Environment {
@@ -74,6 +90,7 @@ pub(super) fn environment() -> Environment {
 pub(super) struct Opened {
     pub(super) consensus: Arc<RaftConsensus>,
     pub(super) sealer: Arc<dyn Sealer>,
+    state_key: Zeroizing<[u8; 32]>,
     metrics: Arc<Metrics>,
     tls: MemberTls,
 }
@@ -91,19 +108,22 @@ pub(super) async fn open(
 ) -> anyhow::Result<Opened> {
     let shown = pki::Identity {
         chain: identity.chain.clone(),
-        key: identity.key.clone(),
+        key: identity.key.to_string(),
     };
-    // The list of revoked serials is in the state, which is opened with these settings.
+    // Who is a member is in the state, which is opened with these settings.
     let opened: Arc<OnceLock<Arc<RaftConsensus>>> = Arc::default();
     let state = Arc::clone(&opened);
-    let revoked: tls::Revoked = Arc::new(move |serial| {
-        let consensus = state.get();
-        consensus.is_some_and(|c| c.snapshot().revoked_serials.contains_key(serial))
-    });
-    let client = tls::member_client(&identity.ca_cert, &shown, Arc::clone(&revoked))?;
+    let standing = move |key: &str, serial: &str| {
+        let state = state.get().map(|consensus| consensus.snapshot());
+        let state = state.filter(|state| state.cluster.is_some());
+        state.map(|state| state.standing(key, serial))
+    };
+    let refused: tls::Refused =
+        Arc::new(move |key, serial| matches!(standing(key, serial), Some(Standing::Removed)));
+    let client = tls::member_client(&identity.ca_cert, &shown, Arc::clone(&refused))?;
     let tls = MemberTls {
         api: tls::api_server(&shown)?,
-        members: tls::member_server(&identity.ca_cert, &shown, revoked)?,
+        members: tls::member_server(&identity.ca_cert, &shown, refused)?,
     };
     let sealer: Arc<dyn Sealer> = Arc::new(AesSealer::new(state_key));
     let dir = config.data_dir.join("raft");
@@ -117,6 +137,7 @@ pub(super) async fn open(
     Ok(Opened {
         consensus,
         sealer,
+        state_key: Zeroizing::new(*state_key),
         metrics,
         tls,
     })
@@ -147,12 +168,14 @@ pub(super) fn member(
         SystemIds.fill(&mut key);
         key
     };
-    let mesh_key = identity::mesh_key(config, draw).context("read the key of the mesh")?;
+    let mesh_key = identity::mesh_key(config, &opened.state_key, draw);
+    let mesh_key = mesh_key.context("read the key of the mesh")?;
     let runtime = Arc::new(DockerRuntime::connect(&config.docker_host, files));
     Ok(Arc::new(Member {
         config: Arc::clone(config),
         name: NodeName::new(&identity.hostname),
         cluster: ClusterId::new(&identity.cluster_id),
+        key_hash: key_hash(&identity.chain)?,
         clock: Arc::new(SystemClock),
         system: Arc::new(HostUsage::new("/")),
         consensus: Arc::clone(&opened.consensus) as Arc<dyn Consensus>,
@@ -264,78 +287,6 @@ pub(super) fn drive(member: &Arc<Member>) {
     tokio::spawn(drive::certs::run(Arc::clone(member)));
 }
 
-/// Serves the operator of this host.
-pub(super) async fn serve_local(
-    config: &Config,
-    plane: Arc<dyn ControlPlane>,
-) -> anyhow::Result<()> {
-    let path = &config.unix_socket;
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        anyhow::bail!("another daemon serves {}", path.display());
-    }
-    let _ = std::fs::remove_file(path);
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    if let Some(group) = jaco_adapters::system::group("jaco") {
-        std::os::unix::fs::chown(path, None, Some(group))?;
-    }
-    let serve = Server::builder()
-        .add_routes(server::routes(plane, Entrance::Local))
-        .serve_with_incoming(UnixListenerStream::new(listener));
-    tokio::spawn(serve);
-    Ok(())
-}
-
-/// Serves remote callers and the other members.
-pub(super) async fn serve_remote(
-    config: &Config,
-    opened: &Opened,
-    member: &Member,
-    checks: Arc<dyn SelfCheck>,
-    plane: Arc<dyn ControlPlane>,
-) -> anyhow::Result<()> {
-    let api = listen(config.listen).await?;
-    let members = listen(config.cluster).await?;
-    let serve = Server::builder()
-        .add_routes(server::routes(plane, Entrance::Remote))
-        .serve_with_incoming(incoming::tls(api, Arc::clone(&opened.tls.api)));
-    tokio::spawn(serve);
-    let web = Arc::clone(&member.web);
-    let serve = Server::builder()
-        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
-        .add_service(opened.consensus.service())
-        .add_service(node::service(Arc::clone(&member.logs), checks, web))
-        .serve_with_incoming(incoming::tls(members, Arc::clone(&opened.tls.members)));
-    tokio::spawn(serve);
-    Ok(())
-}
-
-/// Shows what is measured, where the configuration says so.
-pub(super) async fn serve_metrics(config: &Config, opened: &Opened) -> anyhow::Result<()> {
-    let Some(address) = config.metrics else {
-        return Ok(());
-    };
-    let consensus = Arc::clone(&opened.consensus);
-    opened.metrics.add_replicas(Box::new(move || {
-        let counts = replica::counts(&consensus.snapshot()).into_iter();
-        let named = counts.map(|((service, state), n)| ((service, state.as_str().to_owned()), n));
-        named.collect()
-    }));
-    let listener = listen(address).await?;
-    tokio::spawn(Arc::clone(&opened.metrics).serve(listener));
-    Ok(())
-}
-
-async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen on {address}"))
-}
-
 /// The log of a replica on another member.
 pub(super) async fn remote_logs(
     peers: &Peers,
@@ -387,6 +338,13 @@ pub(super) fn sign_node(
     pki::sign_node(ca_cert, ca_key, request, hostname, sans).map_err(|error| {
         Error::new(ErrorCode::ValidationFailed, error.to_string()).with("field", "csr")
     })
+}
+
+/// Hex SHA-256 of the public key of a chain's first certificate.
+pub(super) fn key_hash(chain: &str) -> Result<String, Error> {
+    let certificates = pki::certificates(chain).map_err(Error::internal)?;
+    let hash = certificates.first().and_then(pki::public_key_hash);
+    hash.ok_or_else(|| Error::internal("a certificate without a key"))
 }
 
 /// Hex SHA-256 of the public key of the last certificate of a chain, and that certificate.

@@ -1,6 +1,7 @@
 //! Commands: the only way to change the state. Plain data; time and random values are in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::mesh_pool::MeshPool;
 use super::node::{NodeCondition, NodeReport};
 use super::rollout::RolloutStatus;
 use super::usage::Measured;
+use crate::access::{Author, Rights};
 use crate::error::Error;
 use crate::id::{ClusterId, DeploymentName, Domain, Identity, NodeName, ReplicaId, ServiceName};
 use crate::manifest::Bundle;
@@ -24,8 +26,12 @@ use crate::time::Timestamp;
 pub struct Proposal {
     /// The leader's clock.
     pub at: Timestamp,
-    /// On whose behalf.
+    /// On whose behalf, as audit events call it; a token is called by the name that it has in the
+    /// state.
     pub identity: Identity,
+    /// Who proposed it; absent in entries of versions that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Author>,
     /// The change.
     pub command: Command,
 }
@@ -107,17 +113,33 @@ pub enum Command {
     TokenIssue {
         hash: String,
         name: Identity,
-        allow_privileged: bool,
+        #[serde(flatten)]
+        rights: Rights,
+        /// How long it can be used; for ever when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl: Option<Duration>,
     },
     /// Revokes every token of a name.
     #[allow(missing_docs)]
     TokenRevoke { name: Identity, force: bool },
-    /// Makes a revision current. `privileged` says that the caller may run privileged services.
+    /// Makes a revision current. `privileged` says that the caller may run privileged services; it
+    /// counts in entries without an author only.
     #[allow(missing_docs)]
     Apply {
         bundle: Arc<Bundle>,
         spec: Arc<DeploymentSpec>,
         privileged: bool,
+    },
+    /// Notes that somebody is shown the secrets of a deployment.
+    #[allow(missing_docs)]
+    ShowSecrets { deployment: DeploymentName },
+    /// Notes that a node was shown tokens that do not count, and from where.
+    #[allow(missing_docs)]
+    LoginFailed {
+        node: NodeName,
+        /// Absent for many addresses together.
+        address: Option<IpAddr>,
+        count: u32,
     },
     /// Stops everything of a deployment and forgets it.
     #[allow(missing_docs)]
@@ -217,6 +239,9 @@ pub struct NewNode {
     pub api_address: String,
     pub cluster_address: String,
     pub serial: String,
+    /// Hex SHA-256 of the certificate's public key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_hash: String,
 }
 
 /// One decision of the scheduler. Each names what it was decided on, so that a stale one does

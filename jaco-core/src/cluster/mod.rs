@@ -1,6 +1,7 @@
 //! The replicated state and the only function that changes it (spec 04).
 
 pub mod addresses;
+pub mod admission;
 pub mod apply;
 pub mod attempts;
 pub mod audit;

@@ -26,6 +26,10 @@ pub struct Node {
     pub mesh_address: Ipv4Addr,
     /// Serial of its certificate, lower-case hex.
     pub serial: String,
+    /// Hex SHA-256 of its certificate's public key, by which others know it; empty until a node
+    /// of a version that did not say has reported it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_hash: String,
     /// What it reports of itself; absent until its first report.
     pub report: Option<NodeReport>,
     /// What the operator called it; these win over the labels of its configuration.
@@ -74,6 +78,9 @@ pub struct NodeReport {
     pub mesh: Option<MeshEnd>,
     /// Whether its packet filter keeps containers apart.
     pub isolation: Isolation,
+    /// Hex SHA-256 of its certificate's public key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_hash: String,
 }
 
 /// What a node knows of its packet filter (spec 07, Isolation).

@@ -4,7 +4,7 @@
 //! as long as they like and a change costs the path to it. All iterate in key order; equal
 //! logs therefore give byte-identical snapshots (`tests/cluster_props.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -18,10 +18,9 @@ use super::deployment::{Deployment, Replica};
 use super::mesh_pool::MeshPool;
 use super::node::Node;
 use super::token::{JoinToken, OperatorToken};
+use crate::access::Rights;
 use crate::error::{Error, ErrorCode};
-use crate::id::{
-    ClusterId, DeploymentName, Domain, Identity, MemberId, NetworkName, NodeName, ReplicaId,
-};
+use crate::id::{ClusterId, DeploymentName, Domain, MemberId, NetworkName, NodeName, ReplicaId};
 use crate::time::Timestamp;
 
 /// The version of this structure's meaning; a node that does not know it refuses to start.
@@ -44,6 +43,9 @@ pub struct ClusterState {
     pub next_member: MemberId,
     /// Serials of certificates that no peer accepts any more, as lower-case hex.
     pub revoked_serials: OrdMap<String, Timestamp>,
+    /// Hashes of the public keys of members that were removed.
+    #[serde(default, skip_serializing_if = "OrdMap::is_empty")]
+    pub removed_keys: OrdMap<String, Timestamp>,
     /// Join tokens by the hex SHA-256 of their secret.
     pub join_tokens: OrdMap<String, JoinToken>,
     /// Operator tokens by the hex SHA-256 of their secret.
@@ -92,6 +94,17 @@ pub struct Cluster {
     pub created_at: Timestamp,
 }
 
+/// Whose a certificate is that the cluster's CA has signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A present member's.
+    Member(NodeName),
+    /// That of a member that was removed.
+    Removed,
+    /// Nobody's that this copy of the state knows: a member that joined a moment ago, or a forgery.
+    Unknown,
+}
+
 impl Default for ClusterState {
     fn default() -> Self {
         Self {
@@ -102,6 +115,7 @@ impl Default for ClusterState {
             nodes: OrdMap::new(),
             next_member: 1,
             revoked_serials: OrdMap::new(),
+            removed_keys: OrdMap::new(),
             join_tokens: OrdMap::new(),
             tokens: OrdMap::new(),
             deployments: OrdMap::new(),
@@ -190,30 +204,75 @@ impl ClusterState {
         self.nodes.values().find(|node| node.member == id)
     }
 
-    /// Who a bearer token belongs to, by the hex SHA-256 of its secret.
+    /// Whose a certificate of the cluster's CA is, by the hash of its public key and its serial.
+    /// The serial counts only for a member whose key is not known yet.
+    pub fn standing(&self, key_hash: &str, serial: &str) -> Standing {
+        if self.revoked_serials.contains_key(serial) || self.removed_keys.contains_key(key_hash) {
+            return Standing::Removed;
+        }
+        let is_it = |node: &&Arc<Node>| match node.key_hash.as_str() {
+            "" => node.serial == serial,
+            known => known == key_hash,
+        };
+        match self.nodes.values().find(is_it) {
+            Some(node) => Standing::Member(node.name.clone()),
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Who a bearer token belongs to, by the hex SHA-256 of its secret. The later of `now` and
+    /// the log's clock counts, so that no node with a slow clock takes one that has expired.
     ///
     /// # Errors
-    /// `token_invalid` for an unknown one, `token_revoked` for a revoked one.
-    pub fn authenticate(&self, hash: &str) -> Result<&OperatorToken, Error> {
+    /// `token_invalid` for an unknown one, `token_revoked` for one that was revoked or expired.
+    pub fn authenticate(&self, hash: &str, now: Timestamp) -> Result<&OperatorToken, Error> {
         let token = self.tokens.get(hash).ok_or_else(|| {
             Error::new(
                 ErrorCode::TokenInvalid,
                 "this bearer token is not known here",
             )
         })?;
-        if token.revoked_at.is_some() {
-            return Err(
-                Error::new(ErrorCode::TokenRevoked, "this bearer token was revoked")
-                    .with("name", &token.identity),
-            );
+        if token.is_active(now.max(self.clock)) {
+            return Ok(token);
         }
-        Ok(token)
+        let message = match (token.revoked_at, token.expires_at) {
+            (None, Some(end)) => format!("this bearer token expired at {end}"),
+            _ => "this bearer token was revoked".to_owned(),
+        };
+        Err(Error::new(ErrorCode::TokenRevoked, message).with("name", &token.identity))
     }
 
-    /// True when the identity holds a token that may run privileged workloads.
-    pub fn allows_privileged(&self, identity: &Identity) -> bool {
-        self.tokens.values().any(|token| {
-            token.identity == *identity && token.revoked_at.is_none() && token.allow_privileged
-        })
+    /// What a caller with these rights may see of the state: its deployments, and what belongs to
+    /// them.
+    pub fn seen_with(self: &Arc<Self>, rights: &Rights) -> Arc<Self> {
+        if rights.deployments.is_none() {
+            return Arc::clone(self);
+        }
+        let mut seen = Self::clone(self);
+        seen.deployments = part(&seen.deployments, |name| rights.covers(name));
+        seen.subnets = part(&seen.subnets, |scope| rights.covers(&scope.deployment));
+        let domains = seen.deployments.values().flat_map(|deployment| {
+            let routes = deployment.spec().routes.iter();
+            routes.map(|route| route.domain.clone())
+        });
+        let domains: BTreeSet<Domain> = domains.collect();
+        seen.certs = part(&seen.certs, |domain| domains.contains(domain));
+        let is_theirs = |event: &Event| {
+            let named = event.payload.get("deployment");
+            named.is_some_and(|name| rights.covers(&DeploymentName::new(name)))
+        };
+        seen.audit = seen.audit.into_iter().filter(is_theirs).collect();
+        Arc::new(seen)
     }
+}
+
+/// The entries whose keys are wanted.
+fn part<K: Ord + Clone, V: Clone>(
+    map: &OrdMap<K, V>,
+    is_wanted: impl Fn(&K) -> bool,
+) -> OrdMap<K, V> {
+    let wanted = map.iter().filter(|(key, _)| is_wanted(key));
+    wanted
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }

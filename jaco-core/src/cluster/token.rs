@@ -1,20 +1,78 @@
 //! Operator tokens and join tokens (spec 10). Only hashes of secrets are kept.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Identity, NodeName};
+use crate::access::{Rights, Role};
+use crate::id::{DeploymentName, Identity, NodeName};
 use crate::time::Timestamp;
 
 /// A bearer token of one person or program. Kept after revocation, so that its holder is told
 /// `token_revoked` and not `token_invalid`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredToken")]
 #[allow(missing_docs)]
 pub struct OperatorToken {
     pub identity: Identity,
-    pub allow_privileged: bool,
+    #[serde(flatten)]
+    pub rights: Rights,
     pub issued_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
+
+impl OperatorToken {
+    /// Whether it counts at a moment.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// When it ceased to count, if it has.
+    pub fn ended_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.revoked_at
+            .or(self.expires_at.filter(|end| *end <= now))
+    }
+}
+
+/// A token as written by this version, or by one that knew no roles.
+#[derive(Deserialize)]
+struct StoredToken {
+    identity: Identity,
+    role: Option<Role>,
+    deployments: Option<BTreeSet<DeploymentName>>,
+    #[serde(default)]
+    allow_host: bool,
+    allow_privileged: bool,
+    issued_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+}
+
+impl From<StoredToken> for OperatorToken {
+    fn from(stored: StoredToken) -> Self {
+        // Without a role the first token ran the cluster, and every other one deployed.
+        let is_first = stored.identity.as_str() == BOOTSTRAP;
+        let former = if is_first { Role::Admin } else { Role::Deploy };
+        Self {
+            identity: stored.identity,
+            rights: Rights {
+                role: stored.role.unwrap_or(former),
+                deployments: stored.deployments,
+                allow_host: stored.allow_host,
+                allow_privileged: stored.allow_privileged,
+            },
+            issued_at: stored.issued_at,
+            revoked_at: stored.revoked_at,
+            expires_at: stored.expires_at,
+        }
+    }
+}
+
+/// Whose the token is that `cluster init` makes.
+pub const BOOTSTRAP: &str = "bootstrap";
 
 /// A single-use permission to join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ pub mod ending;
 pub mod firewall;
 pub mod forward;
 pub mod gates;
+pub mod handshakes;
 pub mod health;
 pub mod ingress;
 pub mod mesh;

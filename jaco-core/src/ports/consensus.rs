@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::access::Author;
 use crate::cluster::{Applied, ClusterState, Command};
 use crate::error::{Error, ErrorCode};
-use crate::id::{Identity, MemberId, NodeName};
+use crate::id::{MemberId, NodeName};
 
 /// One member's hold on the replicated state.
 ///
@@ -19,14 +20,13 @@ use crate::id::{Identity, MemberId, NodeName};
 pub trait Consensus: Send + Sync + 'static {
     /// Commits a command, forwarding it to the leader when this member is not. Returns what
     /// applying gave.
-    async fn write(&self, identity: &Identity, command: Command)
-    -> Result<Applied, ConsensusError>;
+    async fn write(&self, author: &Author, command: Command) -> Result<Applied, ConsensusError>;
 
     /// Commits a command only while this member leads; `no_leader` when it does not. For what was
     /// decided on the state of this member: another leader has decided anew.
     async fn write_leading(
         &self,
-        identity: &Identity,
+        author: &Author,
         command: Command,
     ) -> Result<Applied, ConsensusError>;
 

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use super::RuntimeError;
 use super::consensus::ConsensusStatus;
 use super::container_logs::{LogLines, LogOptions};
+use crate::access::Caller;
 use crate::cluster::{ClusterState, Command, Outcome};
 use crate::error::Error;
-use crate::id::{Identity, NodeName, ReplicaId};
+use crate::id::{NodeName, ReplicaId};
 use crate::manifest::Bundle;
 use crate::time::Timestamp;
 use crate::view::changes::Applied;
@@ -64,25 +65,6 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Has every node try its network. A node that cannot be asked has a row that failed.
     async fn check_network(&self) -> Result<NetworkCheck, Error>;
-}
-
-/// Who calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Caller {
-    pub identity: Identity,
-    /// True on the unix socket, and for tokens with `allows_privileged`.
-    pub may_run_privileged: bool,
-}
-
-impl Caller {
-    /// A caller on the unix socket; its permissions let it in.
-    pub fn local() -> Self {
-        Self {
-            identity: Identity::new("local"),
-            may_run_privileged: true,
-        }
-    }
 }
 
 /// A cluster that was just formed. Shown once.

@@ -161,6 +161,7 @@ impl Rehearsal {
         let proposal = Proposal {
             at: self.now,
             identity: identity.clone(),
+            author: None,
             command,
         };
         let index = self.state.index + 1;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Rights;
 use crate::cluster::audit::{Event, EventType};
 use crate::cluster::deployment::Replica;
 use crate::cluster::node::{Isolation, MeshBackend, Node, NodeStatus};
@@ -138,10 +139,13 @@ pub struct TokenList {
 #[allow(missing_docs)]
 pub struct TokenRow {
     pub name: Identity,
-    pub allow_privileged: bool,
+    #[serde(flatten)]
+    pub rights: Rights,
     pub issued_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// `jaco audit`.
@@ -262,9 +266,10 @@ pub fn tokens(state: &ClusterState) -> TokenList {
         .values()
         .map(|token| TokenRow {
             name: token.identity.clone(),
-            allow_privileged: token.allow_privileged,
+            rights: token.rights.clone(),
             issued_at: token.issued_at,
             revoked_at: token.revoked_at,
+            expires_at: token.expires_at,
         })
         .collect();
     tokens.sort_by(|a, b| (&a.name, a.issued_at).cmp(&(&b.name, b.issued_at)));

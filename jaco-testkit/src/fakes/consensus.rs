@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
+use jaco_core::access::Author;
 use jaco_core::cluster::{Applied, ClusterState, Command, Entry, Proposal, apply};
-use jaco_core::id::{Identity, MemberId, NodeName};
+use jaco_core::id::{MemberId, NodeName};
 use jaco_core::ports::consensus::ConsensusStatus;
 use jaco_core::ports::{Clock, Consensus, ConsensusError};
 
@@ -71,18 +72,15 @@ impl FakeConsensus {
 
 #[async_trait]
 impl Consensus for FakeConsensus {
-    async fn write(
-        &self,
-        identity: &Identity,
-        command: Command,
-    ) -> Result<Applied, ConsensusError> {
+    async fn write(&self, author: &Author, command: Command) -> Result<Applied, ConsensusError> {
         let at = self.clock.now();
         let mut shared = self.working()?;
         let entry = Entry {
             index: shared.state.index + 1,
             proposal: Proposal {
                 at,
-                identity: identity.clone(),
+                identity: author.identity(&shared.state),
+                author: Some(author.clone()),
                 command,
             },
         };
@@ -100,13 +98,13 @@ impl Consensus for FakeConsensus {
 
     async fn write_leading(
         &self,
-        identity: &Identity,
+        author: &Author,
         command: Command,
     ) -> Result<Applied, ConsensusError> {
         if !self.working()?.status.is_leader() {
             return Err(ConsensusError::NoLeader);
         }
-        self.write(identity, command).await
+        self.write(author, command).await
     }
 
     async fn catch_up(&self) -> Result<(), ConsensusError> {

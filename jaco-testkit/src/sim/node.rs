@@ -222,6 +222,7 @@ pub fn system(at: jaco_core::time::Timestamp, command: Command) -> Proposal {
     Proposal {
         at,
         identity,
+        author: None,
         command,
     }
 }

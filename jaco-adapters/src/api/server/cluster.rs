@@ -25,7 +25,6 @@ impl Cluster for Api {
         &self,
         request: Request<proto::InitRequest>,
     ) -> Result<Response<proto::InitAnswer>, Status> {
-        self.local_only("cluster init")?;
         let formed = self
             .plane
             .form(request.into_inner().name)
@@ -42,7 +41,6 @@ impl Cluster for Api {
         &self,
         request: Request<proto::JoinRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.local_only("node join")?;
         let request = request.into_inner();
         let ca_cert = Some(request.ca_cert).filter(|pem| !pem.is_empty());
         let join = JoinRequest {
@@ -65,16 +63,16 @@ impl Cluster for Api {
             }
             state => state.map_err(refuse)?,
         };
-        self.caller(&request).await?;
-        let status = view::cluster::status(&state, &self.plane.consensus());
-        document(&status).map(Response::new)
+        let consensus = self.plane.consensus();
+        let status = self.apart(move || Ok(view::cluster::status(&state, &consensus)));
+        document(&status.await?).map(Response::new)
     }
 
     async fn issue_join_token(
         &self,
         request: Request<proto::IssueJoinTokenRequest>,
     ) -> Result<Response<proto::JoinTokenAnswer>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         if request.ttl_seconds == 0 || request.ttl_seconds > LONGEST_TTL {
             return Err(invalid(
@@ -132,12 +130,8 @@ impl Cluster for Api {
         &self,
         request: Request<proto::ReadRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.caller(&request).await?;
-        let state = self
-            .plane
-            .state(request.get_ref().consistent)
-            .await
-            .map_err(refuse)?;
+        let caller = self.caller(&request)?;
+        let state = self.seen(&caller, request.get_ref().consistent).await?;
         document(&view::cluster::nodes(&state)).map(Response::new)
     }
 
@@ -145,7 +139,7 @@ impl Cluster for Api {
         &self,
         request: Request<proto::DrainNodeRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let (node, drain) = (NodeName::new(request.hostname), request.drain);
         let command = Command::NodeDrain {
@@ -160,7 +154,7 @@ impl Cluster for Api {
         &self,
         request: Request<proto::LabelNodeRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let node = NodeName::new(request.hostname);
         let command = Command::NodeLabel {
@@ -179,7 +173,7 @@ impl Cluster for Api {
         &self,
         request: Request<proto::RemoveNodeRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let node = NodeName::new(request.hostname);
         let command = Command::NodeRemove {
@@ -192,9 +186,8 @@ impl Cluster for Api {
 
     async fn check_network(
         &self,
-        request: Request<proto::Empty>,
+        _: Request<proto::Empty>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.caller(&request).await?;
         let checked = self.plane.check_network().await.map_err(refuse)?;
         document(&checked).map(Response::new)
     }

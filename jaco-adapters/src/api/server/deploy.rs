@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use jaco_core::access::{Caller, Role};
 use jaco_core::cluster::addresses::Scope;
-use jaco_core::cluster::{Command, Outcome};
-use jaco_core::error::Error;
+use jaco_core::cluster::apply::admits;
+use jaco_core::cluster::{ClusterState, Command, Outcome};
+use jaco_core::error::{Error, ErrorCode};
 use jaco_core::id::{DeploymentName, Domain, ReplicaId, ServiceName};
 use jaco_core::manifest::{Bundle, parse};
-use jaco_core::ports::control_plane::Caller;
-use jaco_core::scheduler::forecast::{self, Thought};
+use jaco_core::scheduler::forecast::{self, Forecast, Thought};
 use jaco_core::view;
 use jaco_core::view::changes::Applied;
 use serde_json::json;
@@ -19,25 +20,39 @@ use crate::api::convert::{document, invalid};
 use crate::transport::proto::v1 as proto;
 use crate::transport::proto::v1::deploy_server::Deploy;
 
-#[allow(clippy::result_large_err)] // what the generated traits return
-fn bundle(bytes: &[u8]) -> Result<Bundle, Status> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| invalid("bundle", format!("the bundle is malformed: {error}")))
+fn bundle(bytes: &[u8]) -> Result<Bundle, Error> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let message = format!("the bundle is malformed: {error}");
+        Error::new(ErrorCode::ValidationFailed, message).with("field", "bundle")
+    })
 }
 
-/// What applying manifests would write.
-#[allow(clippy::result_large_err)] // what the generated traits return
-fn change(caller: &Caller, bytes: &[u8]) -> Result<Command, Status> {
-    let bundle = bundle(bytes)?;
-    let spec = parse(&bundle).map_err(|report| {
-        let empty = || Error::internal("an empty report");
-        refuse(report.to_error().unwrap_or_else(empty))
-    })?;
-    Ok(Command::Apply {
-        bundle: Arc::new(bundle),
-        spec: Arc::new(spec),
-        privileged: caller.may_run_privileged,
-    })
+/// What would follow, for a caller who may apply the manifests where there are any.
+fn forecast(
+    state: &ClusterState,
+    caller: &Caller,
+    request: proto::PlanRequest,
+) -> Result<Forecast, Error> {
+    let change = match request.bundle.is_empty() {
+        true => None,
+        false => {
+            let bundle = bundle(&request.bundle)?;
+            let spec = parse(&bundle).map_err(|report| {
+                let empty = || Error::internal("an empty report");
+                report.to_error().unwrap_or_else(empty)
+            })?;
+            caller.require(state, Role::Read, Some(&spec.name))?;
+            admits(state, &spec, &caller.rights)?;
+            let apply = Command::Apply {
+                bundle: Arc::new(bundle),
+                spec: Arc::new(spec),
+                privileged: caller.rights.allow_privileged,
+            };
+            Some((caller.identity.clone(), apply))
+        }
+    };
+    let loss = given(request.lose);
+    forecast::foresee(state, &Thought { change, loss }, state.clock)
 }
 
 /// An empty text means: not given.
@@ -51,10 +66,11 @@ impl Deploy for Api {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let bundle = bundle(&request.bundle)?;
-        let applied = self.plane.deploy(&caller, bundle, request.dry_run).await;
+        let dry_run = request.dry_run;
+        let bundle = self.apart(move || bundle(&request.bundle)).await?;
+        let applied = self.plane.deploy(&caller, bundle, dry_run).await;
         document(&applied.map_err(refuse)?).map(Response::new)
     }
 
@@ -62,26 +78,18 @@ impl Deploy for Api {
         &self,
         request: Request<proto::PlanRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let state = self.plane.state(false).await.map_err(refuse)?;
-        let change = match request.bundle.is_empty() {
-            true => None,
-            false => Some((caller.identity.clone(), change(&caller, &request.bundle)?)),
-        };
-        let thought = Thought {
-            change,
-            loss: given(request.lose),
-        };
-        let forecast = forecast::foresee(&state, &thought, state.clock);
-        document(&forecast.map_err(refuse)?).map(Response::new)
+        let state = self.seen(&caller, false).await?;
+        let forecast = self.apart(move || forecast(&state, &caller, request));
+        document(&forecast.await?).map(Response::new)
     }
 
     async fn delete(
         &self,
         request: Request<proto::NameRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let deployment = DeploymentName::new(request.into_inner().name);
         let command = Command::Delete {
             deployment: deployment.clone(),
@@ -94,7 +102,7 @@ impl Deploy for Api {
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let deployment = DeploymentName::new(request.deployment);
         let command = Command::Rollback {
@@ -108,7 +116,7 @@ impl Deploy for Api {
         &self,
         request: Request<proto::ScaleRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let deployment = DeploymentName::new(request.deployment);
         let command = Command::Scale {
@@ -123,7 +131,7 @@ impl Deploy for Api {
         &self,
         request: Request<proto::RestartRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let deployment = DeploymentName::new(request.deployment);
         let command = Command::Restart {
@@ -137,9 +145,9 @@ impl Deploy for Api {
         &self,
         request: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let state = self.seen(&caller, request.consistent).await?;
         let deployment = given(request.deployment);
         let service = given(request.service);
         let status = view::status::status(&state, deployment.as_ref(), service.as_ref());
@@ -150,9 +158,9 @@ impl Deploy for Api {
         &self,
         request: Request<proto::GetRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let state = self.seen(&caller, request.consistent).await?;
         let name = request.name;
         let all = || view::status::status(&state, None, None).map_err(refuse);
         let answer = match request.kind.as_str() {
@@ -162,6 +170,9 @@ impl Deploy for Api {
             "certs" => document(&view::cert::list(&state)),
             "deployment" => {
                 let name = DeploymentName::new(name);
+                if request.show_secrets {
+                    self.note_secrets_shown(&caller, &name).await?;
+                }
                 let detail = view::deployment::detail(&state, &name, request.show_secrets);
                 document(&detail.map_err(refuse)?)
             }
@@ -197,7 +208,7 @@ impl Deploy for Api {
         &self,
         request: Request<proto::RenewCertificateRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let domain = Domain::new(request.into_inner().domain.to_ascii_lowercase());
         let command = Command::CertificateRenew {
             domain: domain.clone(),
@@ -210,15 +221,28 @@ impl Deploy for Api {
         &self,
         request: Request<proto::NameRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let state = self.seen(&caller, request.consistent).await?;
         let history = view::deployment::history(&state, &DeploymentName::new(request.name));
         document(&history.map_err(refuse)?).map(Response::new)
     }
 }
 
 impl Api {
+    /// Refuses who may not see secrets; commits the event that tells of the others.
+    async fn note_secrets_shown(
+        &self,
+        caller: &Caller,
+        name: &DeploymentName,
+    ) -> Result<(), Status> {
+        self.require(caller, Role::Deploy, name).await?;
+        let deployment = name.clone();
+        let command = Command::ShowSecrets { deployment };
+        let written = self.plane.write(caller, command).await;
+        written.map(drop).map_err(refuse)
+    }
+
     /// Commits a command that makes a new revision, and says what it changes.
     async fn revise(
         &self,

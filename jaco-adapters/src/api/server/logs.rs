@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::Stream;
+use jaco_core::access::Role;
 use jaco_core::cluster::apply::service_not_found;
 use jaco_core::id::{DeploymentName, ReplicaId, ServiceName};
 use jaco_core::ports::container_logs::LogOptions;
@@ -33,13 +34,13 @@ impl Logs for Api {
         &self,
         request: Request<proto::LogsRequest>,
     ) -> Result<Response<Lines>, Status> {
-        self.caller(&request).await?;
-        let credentials = request.metadata().clone();
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let options = options(&request)?;
         let deployment = DeploymentName::new(request.deployment);
         let service = ServiceName::new(request.service);
-        let state = self.plane.state(false).await.map_err(refuse)?;
+        self.require(&caller, Role::Read, &deployment).await?;
+        let state = self.seen(&caller, false).await?;
         let spec = state.deployment(&deployment).map_err(refuse)?.spec();
         if !spec.services.contains_key(&service) {
             return Err(refuse(service_not_found(spec, &service)));
@@ -49,7 +50,7 @@ impl Logs for Api {
         tokio::spawn(async move {
             let mut opened = BTreeSet::new();
             loop {
-                let state = match api.still_allowed(&credentials).await {
+                let state = match api.still_seen(&caller).await {
                     Ok(state) => state,
                     Err(status) => return drop(sender.send(Err(status)).await),
                 };
@@ -66,7 +67,7 @@ impl Logs for Api {
                     return;
                 }
                 tokio::select! {
-                    () = api.plane.changed_after(state.index) => {}
+                    () = api.news_after(state.index) => {}
                     () = sender.closed() => return,
                 }
             }

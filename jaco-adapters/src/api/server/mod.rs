@@ -2,21 +2,27 @@
 
 mod cluster;
 mod deploy;
+mod gate;
 mod logs;
 mod streams;
 mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jaco_core::error::{Error, ErrorCode};
-use jaco_core::manifest::hash::sha256_hex;
-use jaco_core::ports::ControlPlane;
-use jaco_core::ports::control_plane::Caller;
+use jaco_core::access::{Author, Caller, Role};
+use jaco_core::cluster::ClusterState;
+use jaco_core::error::Error;
+use jaco_core::id::DeploymentName;
+use jaco_core::ports::{Clock, ControlPlane};
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::{Request, Status};
 
+pub use gate::Gate;
+
 use super::convert::to_status;
-use crate::transport::MAX_MESSAGE;
+use crate::system::SystemClock;
 use crate::transport::proto::v1::audit_server::AuditServer;
 use crate::transport::proto::v1::cluster_server::ClusterServer;
 use crate::transport::proto::v1::deploy_server::DeployServer;
@@ -37,14 +43,22 @@ pub enum Entrance {
 #[derive(Clone)]
 pub struct Api {
     plane: Arc<dyn ControlPlane>,
-    entrance: Entrance,
+    turns: Arc<Semaphore>,
 }
 
-/// Everything that a listener serves.
-pub fn routes(plane: Arc<dyn ControlPlane>, entrance: Entrance) -> Routes {
-    let api = Api { plane, entrance };
+/// Plans and manifests that are worked on at once.
+const TURNS: usize = 2;
+/// How often a quiet stream looks whether its token still counts.
+const RECHECK: Duration = Duration::from_millis(500);
+/// Bytes of an apply or a plan; its sender has shown a token that may make it.
+const MAX_MANIFESTS: usize = 8 << 20;
+
+/// Everything that a listener serves behind a [`Gate`].
+pub fn routes(plane: Arc<dyn ControlPlane>) -> Routes {
+    let turns = Arc::new(Semaphore::new(TURNS));
+    let api = Api { plane, turns };
     Routes::new(ClusterServer::new(api.clone()))
-        .add_service(DeployServer::new(api.clone()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(DeployServer::new(api.clone()).max_decoding_message_size(MAX_MANIFESTS))
         .add_service(TokenServer::new(api.clone()))
         .add_service(AuditServer::new(api.clone()))
         .add_service(WatchServer::new(api.clone()))
@@ -52,45 +66,63 @@ pub fn routes(plane: Arc<dyn ControlPlane>, entrance: Entrance) -> Routes {
 }
 
 impl Api {
-    /// Who calls; refuses strangers.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        self.authenticate(request)
-            .await
-            .map_err(|error| to_status(&error))
+    /// Who calls, as the gate found out.
+    #[allow(clippy::result_large_err)] // what the generated traits return
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = request.extensions().get::<Caller>();
+        caller
+            .cloned()
+            .ok_or_else(|| refuse(Error::internal("a call came past the gate")))
     }
 
-    async fn authenticate<T>(&self, request: &Request<T>) -> Result<Caller, Error> {
-        if self.entrance == Entrance::Local {
-            return Ok(Caller::local());
-        }
-        let header = request
-            .metadata()
-            .get("authorization")
-            .and_then(|v| v.to_str().ok());
-        let secret = header.and_then(|header| header.strip_prefix("Bearer "));
-        let secret = secret.ok_or_else(|| {
-            Error::new(
-                ErrorCode::TokenInvalid,
-                "a bearer token is needed on this address",
-            )
-        })?;
-        let state = self.plane.state(false).await?;
-        let token = state.authenticate(&sha256_hex(secret.as_bytes()))?;
-        Ok(Caller {
-            identity: token.identity.clone(),
-            may_run_privileged: token.allow_privileged,
-        })
+    /// What a caller may see of the state.
+    async fn seen(&self, caller: &Caller, consistent: bool) -> Result<Arc<ClusterState>, Status> {
+        let state = self.plane.state(consistent).await.map_err(refuse)?;
+        Ok(state.seen_with(&caller.rights))
     }
 
-    /// Only the operator of this very host.
-    fn local_only(&self, what: &str) -> Result<(), Status> {
-        match self.entrance {
-            Entrance::Local => Ok(()),
-            Entrance::Remote => {
-                let message = format!("{what} is possible on the host's unix socket only");
-                Err(to_status(&Error::new(ErrorCode::PermissionDenied, message)))
+    /// Refuses a caller who may not do this with a deployment.
+    async fn require(
+        &self,
+        caller: &Caller,
+        role: Role,
+        deployment: &DeploymentName,
+    ) -> Result<(), Status> {
+        let state = self.plane.state(false).await.map_err(refuse)?;
+        caller
+            .require(&state, role, Some(deployment))
+            .map_err(refuse)
+    }
+
+    /// What a caller may see now, if its token still counts. For streams, which outlive the
+    /// question at the gate.
+    async fn still_seen(&self, caller: &Caller) -> Result<Arc<ClusterState>, Status> {
+        let state = self.plane.state(false).await.map_err(refuse)?;
+        let rights = match &caller.author {
+            Author::Token(hash) => {
+                let now = Caller::of_token(&state, hash, SystemClock.now()).map_err(refuse)?;
+                now.rights
             }
-        }
+            _ => caller.rights.clone(),
+        };
+        Ok(state.seen_with(&rights))
+    }
+
+    /// Waits for news of the state, but not for longer than a token may outlive its end.
+    async fn news_after(&self, index: u64) {
+        let news = self.plane.changed_after(index);
+        let _ = tokio::time::timeout(RECHECK, news).await;
+    }
+
+    /// Runs what takes a while off the threads that carry consensus, a few at a time.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        let _turn = self.turns.acquire().await;
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|error| Err(Error::internal(error)))
+            .map_err(refuse)
     }
 }
 

@@ -1,11 +1,11 @@
 //! `Watch` and `Audit`: documents that follow the state.
 //!
-//! A stream of a token that is revoked ends with `token_revoked` at the next change, which the
-//! revocation itself is.
+//! A stream of a token that is revoked or expires ends with `token_revoked` within a second.
 
 use std::pin::Pin;
 
 use futures::Stream;
+use jaco_core::access::Caller;
 use jaco_core::cluster::audit::EventType;
 use jaco_core::id::{DeploymentName, ServiceName};
 use jaco_core::time::Timestamp;
@@ -13,7 +13,6 @@ use jaco_core::view;
 use jaco_core::view::cluster::AuditLog;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::deploy::given;
@@ -36,8 +35,7 @@ impl Watch for Api {
         &self,
         request: Request<proto::StatusRequest>,
     ) -> Result<Response<Documents>, Status> {
-        self.caller(&request).await?;
-        let credentials = request.metadata().clone();
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let deployment: Option<DeploymentName> = given(request.deployment);
         let service: Option<ServiceName> = given(request.service);
@@ -46,7 +44,7 @@ impl Watch for Api {
         tokio::spawn(async move {
             let mut last = None;
             loop {
-                let step = api.status_after(&credentials, deployment.as_ref(), service.as_ref());
+                let step = api.status_after(&caller, deployment.as_ref(), service.as_ref());
                 let (index, next) = match step.await {
                     Ok(next) => next,
                     Err(status) => return drop(sender.send(Err(status)).await),
@@ -58,7 +56,7 @@ impl Watch for Api {
                     last = Some(next);
                 }
                 tokio::select! {
-                    () = api.plane.changed_after(index) => {}
+                    () = api.news_after(index) => {}
                     () = sender.closed() => return,
                 }
             }
@@ -75,10 +73,10 @@ impl Audit for Api {
         &self,
         request: Request<proto::AuditRequest>,
     ) -> Result<Response<proto::Document>, Status> {
-        self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let (since, types) = filter(&request)?;
-        let state = self.plane.state(request.consistent).await.map_err(refuse)?;
+        let state = self.seen(&caller, request.consistent).await?;
         let events = view::cluster::audit(&state, 0, since, &types);
         document(&AuditLog { events }).map(Response::new)
     }
@@ -87,15 +85,14 @@ impl Audit for Api {
         &self,
         request: Request<proto::AuditRequest>,
     ) -> Result<Response<Documents>, Status> {
-        self.caller(&request).await?;
-        let credentials = request.metadata().clone();
+        let caller = self.caller(&request)?;
         let (since, types) = filter(request.get_ref())?;
         let api = self.clone();
         let (sender, receiver) = mpsc::channel(BUFFERED);
         tokio::spawn(async move {
             let mut after = 0;
             loop {
-                let state = match api.still_allowed(&credentials).await {
+                let state = match api.still_seen(&caller).await {
                     Ok(state) => state,
                     Err(status) => return drop(sender.send(Err(status)).await),
                 };
@@ -106,7 +103,7 @@ impl Audit for Api {
                 }
                 after = state.index;
                 tokio::select! {
-                    () = api.plane.changed_after(after) => {}
+                    () = api.news_after(after) => {}
                     () = sender.closed() => return,
                 }
             }
@@ -116,24 +113,13 @@ impl Audit for Api {
 }
 
 impl Api {
-    /// The state, if the caller's token still counts.
-    pub(super) async fn still_allowed(
-        &self,
-        credentials: &MetadataMap,
-    ) -> Result<std::sync::Arc<jaco_core::cluster::ClusterState>, Status> {
-        let mut request = Request::new(());
-        *request.metadata_mut() = credentials.clone();
-        self.caller(&request).await?;
-        self.plane.state(false).await.map_err(refuse)
-    }
-
     async fn status_after(
         &self,
-        credentials: &MetadataMap,
+        caller: &Caller,
         deployment: Option<&DeploymentName>,
         service: Option<&ServiceName>,
     ) -> Result<(u64, proto::Document), Status> {
-        let state = self.still_allowed(credentials).await?;
+        let state = self.still_seen(caller).await?;
         let status = view::status::status(&state, deployment, service).map_err(refuse)?;
         Ok((state.index, document(&status)?))
     }

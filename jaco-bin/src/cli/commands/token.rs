@@ -1,5 +1,7 @@
 //! `token issue`, `revoke`, `list`.
 
+use jaco_core::id::DeploymentName;
+use jaco_core::time::Timestamp;
 use jaco_core::view::cluster::TokenList;
 use serde_json::{Value, json};
 
@@ -13,11 +15,19 @@ pub(in crate::cli) async fn run(context: &Context, command: TokenCommand) -> Res
     match command {
         TokenCommand::Issue {
             name,
+            role,
+            deployments,
+            allow_host,
             allow_privileged,
+            ttl,
         } => {
             let request = messages::IssueTokenRequest {
                 name,
                 allow_privileged,
+                role,
+                deployments,
+                allow_host,
+                ttl_seconds: ttl,
             };
             let answer = patiently(|| client.issue_token(request.clone())).await?;
             let document = json!({"name": answer.name, "token": answer.token});
@@ -47,18 +57,41 @@ pub(in crate::cli) async fn run(context: &Context, command: TokenCommand) -> Res
 }
 
 fn render(list: &TokenList) -> String {
+    let moment = |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.to_string());
     let rows = list.tokens.iter().map(|token| {
-        let privileged = if token.allow_privileged { "yes" } else { "no" };
-        let revoked = token
-            .revoked_at
-            .map(|at| at.to_string())
-            .unwrap_or_default();
+        let rights = &token.rights;
+        let names = rights.deployments.iter().flatten();
+        let names: Vec<&str> = names.map(DeploymentName::as_str).collect();
+        let extra = [
+            (rights.allow_host, "host"),
+            (rights.allow_privileged, "privileged"),
+        ];
+        let extra = extra.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
+        let extra: Vec<&str> = extra.collect();
+        let or = |words: Vec<&str>, none: &str| match words.is_empty() {
+            true => none.to_owned(),
+            false => words.join(","),
+        };
         vec![
             token.name.to_string(),
-            privileged.to_owned(),
+            rights.role.to_string(),
+            or(names, "all"),
+            or(extra, "-"),
             token.issued_at.to_string(),
-            revoked,
+            moment(token.expires_at),
+            moment(token.revoked_at),
         ]
     });
-    table(&["NAME", "PRIVILEGED", "ISSUED", "REVOKED"], rows)
+    table(
+        &[
+            "NAME",
+            "ROLE",
+            "DEPLOYMENTS",
+            "ALLOWS",
+            "ISSUED",
+            "EXPIRES",
+            "REVOKED",
+        ],
+        rows,
+    )
 }

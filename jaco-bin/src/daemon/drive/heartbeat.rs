@@ -34,6 +34,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh: known_facts.mesh,
             isolation: known_facts.isolation,
+            key_hash: member.key_hash.clone(),
         };
         let state = member.state();
         let known = state.nodes.get(&member.name);

@@ -19,9 +19,10 @@ pub(super) mod usage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jaco_core::access::Author;
 use jaco_core::cluster::node::{Isolation, MeshEnd};
 use jaco_core::cluster::{Applied, ClusterState, Command};
-use jaco_core::id::{ClusterId, Identity, NodeName};
+use jaco_core::id::{ClusterId, NodeName};
 use jaco_core::node::bridges::Bridge;
 use jaco_core::ports::{
     BridgeNetworks, CertificateAuthority, Clock, Consensus, ConsensusError, ContainerLogs,
@@ -37,6 +38,8 @@ pub(super) struct Member {
     pub(super) config: Arc<Config>,
     pub(super) name: NodeName,
     pub(super) cluster: ClusterId,
+    /// Hex SHA-256 of its certificate's public key.
+    pub(super) key_hash: String,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) system: Arc<dyn SystemProbe>,
     pub(super) consensus: Arc<dyn Consensus>,
@@ -102,14 +105,16 @@ impl Member {
     /// Commits on the system's own behalf. A failure is not retried here: the driver looks
     /// again at its next wake and finds the same to do.
     async fn report(&self, command: Command) {
-        let system = Identity::new("system");
-        told(&self.consensus.write(&system, command).await);
+        told(&self.consensus.write(&self.author(), command).await);
     }
 
     /// The same for what only a leader decides. After a failure it may still be committed.
     async fn decree(&self, command: Command) {
-        let system = Identity::new("system");
-        told(&self.consensus.write_leading(&system, command).await);
+        told(&self.consensus.write_leading(&self.author(), command).await);
+    }
+
+    fn author(&self) -> Author {
+        Author::Member(self.name.clone())
     }
 
     /// Makes a bridge, and lets it answer for what is behind the mesh.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::{certs, rollouts, schedule};
+use crate::access::Rights;
+use crate::access::entry::Behalf;
 use crate::cluster::addresses::{self, Scope};
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, Outcome};
@@ -19,16 +21,24 @@ use crate::manifest::spec::{DeploymentSpec, Placement, ServiceKind};
 
 mod rules;
 
-pub(super) use rules::check;
+use rules::check;
+
+/// Says whether the cluster as it is now would take this deployment from somebody with these
+/// rights; changes nothing.
+///
+/// # Errors
+/// As applying it would give.
+pub fn admits(state: &ClusterState, spec: &DeploymentSpec, rights: &Rights) -> Result<(), Error> {
+    check(state, spec, rights)
+}
 
 pub(super) fn apply(
     state: &mut ClusterState,
-    identity: &Identity,
+    behalf: &Behalf,
     bundle: &Arc<Bundle>,
     spec: &Arc<DeploymentSpec>,
-    privileged: bool,
 ) -> Applied {
-    check(state, spec, privileged)?;
+    check(state, spec, &behalf.rights)?;
     let existing = state.deployments.get(&spec.name);
     if let Some(existing) =
         existing.filter(|d| d.spec() == spec && !d.deleting && !rollouts::wants_retry(d))
@@ -39,23 +49,24 @@ pub(super) fn apply(
             changed: false,
         });
     }
-    let admitted = spec.privileged_services();
-    if let Some(service) = admitted.first() {
+    let identity = &behalf.identity;
+    note_privileged(state, identity, spec);
+    revise(state, identity, EventType::Apply, "apply", bundle, spec)
+}
+
+/// Records that privileged containers were let in.
+fn note_privileged(state: &mut ClusterState, identity: &Identity, spec: &DeploymentSpec) {
+    if let Some(service) = spec.privileged_services().first() {
+        let kind = EventType::PrivilegedWorkloadAdmitted;
         let payload: &[(&str, &dyn std::fmt::Display)] =
             &[("deployment", &spec.name), ("service", service)];
-        record(
-            state,
-            identity,
-            EventType::PrivilegedWorkloadAdmitted,
-            payload,
-        );
+        record(state, identity, kind, payload);
     }
-    revise(state, identity, EventType::Apply, "apply", bundle, spec)
 }
 
 pub(super) fn rollback(
     state: &mut ClusterState,
-    identity: &Identity,
+    behalf: &Behalf,
     name: &DeploymentName,
     to: Option<u64>,
 ) -> Applied {
@@ -75,13 +86,17 @@ pub(super) fn rollback(
     let (bundle, spec) = (Arc::clone(&revision.bundle), Arc::clone(&revision.spec));
     let cause = format!("rollback to {}", revision.number);
     // The cluster may have changed since: hosts gone, ports and domains taken by others.
-    check(state, &spec, true)?;
+    check(state, &spec, &behalf.rights)?;
+    let identity = &behalf.identity;
+    if behalf.is_named {
+        note_privileged(state, identity, &spec);
+    }
     revise(state, identity, EventType::Rollback, &cause, &bundle, &spec)
 }
 
 pub(super) fn scale(
     state: &mut ClusterState,
-    identity: &Identity,
+    behalf: &Behalf,
     name: &DeploymentName,
     service: &ServiceName,
     replicas: u32,
@@ -104,11 +119,11 @@ pub(super) fn scale(
         });
     }
     scaled.replicas = replicas;
-    check(state, &spec, true)?;
+    check(state, &spec, &behalf.rights)?;
     let cause = format!("scale {service}={replicas}");
     revise(
         state,
-        identity,
+        &behalf.identity,
         EventType::Apply,
         &cause,
         &revision.bundle,

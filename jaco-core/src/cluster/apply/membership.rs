@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::access::{Rights, Role};
 use crate::cluster::addresses::Pool;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, ClusterInit, NewNode, Outcome};
@@ -10,7 +11,7 @@ use crate::cluster::deployment::Replica;
 use crate::cluster::mesh_pool::{self, MeshPool};
 use crate::cluster::node::{Drain, Isolation, Node, NodeCondition, NodeReport};
 use crate::cluster::state::{Cluster, ClusterState};
-use crate::cluster::token::OperatorToken;
+use crate::cluster::token::{BOOTSTRAP, OperatorToken};
 use crate::error::{Error, ErrorCode};
 use crate::id::{Identity, NodeName};
 use crate::manifest::spec::{Placement, ServiceSpec};
@@ -34,10 +35,11 @@ pub(super) fn init(state: &mut ClusterState, identity: &Identity, init: &Cluster
     state.tokens.insert(
         init.token_hash.clone(),
         OperatorToken {
-            identity: Identity::new("bootstrap"),
-            allow_privileged: false,
+            identity: Identity::new(BOOTSTRAP),
+            rights: Rights::of(Role::Admin),
             issued_at: state.clock,
             revoked_at: None,
+            expires_at: None,
         },
     );
     let member = admit(state, &init.node, init.mesh_pool)?;
@@ -104,6 +106,7 @@ fn admit(state: &mut ClusterState, node: &NewNode, pool: MeshPool) -> Result<u64
         cluster_address: node.cluster_address.clone(),
         mesh_address,
         serial: node.serial.clone(),
+        key_hash: node.key_hash.clone(),
         report: None,
         labels: BTreeMap::new(),
         condition: NodeCondition::Reachable,
@@ -235,6 +238,9 @@ pub(super) fn report(state: &mut ClusterState, name: &NodeName, report: &NodeRep
         if had_no_engine && report.engine.is_some() {
             node.returned = Some(index);
         }
+        if node.key_hash.is_empty() {
+            node.key_hash.clone_from(&report.key_hash);
+        }
         node.report = Some(report.clone());
     })?;
     if let Isolation::Unavailable { code, reason } = &report.isolation
@@ -297,6 +303,10 @@ pub(super) fn remove(
     state
         .revoked_serials
         .insert(node.serial.clone(), state.clock);
+    if !node.key_hash.is_empty() {
+        let gone = (node.key_hash.clone(), state.clock);
+        state.removed_keys.insert(gone.0, gone.1);
+    }
     record(
         state,
         identity,

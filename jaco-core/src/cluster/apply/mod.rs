@@ -6,12 +6,13 @@
 mod certs;
 mod deploy;
 mod membership;
+mod noted;
 mod rollouts;
 mod schedule;
 mod tokens;
 mod usage;
 
-pub use deploy::service_not_found;
+pub use deploy::{admits, service_not_found};
 pub use tokens::check_join;
 
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use std::sync::Arc;
 use super::command::{Applied, Command, Entry, Observed, Outcome};
 use super::deployment::Observation;
 use super::state::ClusterState;
+use crate::access::Author;
+use crate::access::entry::{Behalf, judge};
 use crate::error::{Error, ErrorCode};
-use crate::id::{Identity, NodeName};
+use crate::id::NodeName;
 
 /// Applies one committed entry. A refusal leaves everything but `index` and `clock` as it was.
 pub fn apply(state: &mut ClusterState, entry: &Entry) -> Applied {
@@ -28,7 +31,18 @@ pub fn apply(state: &mut ClusterState, entry: &Entry) -> Applied {
     state.clock = state.clock.max(entry.proposal.at);
     // Cloning shares structure, so that trying a command on a copy costs next to nothing.
     let mut next = state.clone();
-    let outcome = run(&mut next, &entry.proposal.identity, &entry.proposal.command)?;
+    if next.cluster.is_none() && !matches!(entry.proposal.command, Command::ClusterInit(_)) {
+        let message = "this node is not part of a cluster yet";
+        return Err(Error::new(ErrorCode::ClusterUninitialized, message));
+    }
+    let behalf = judge(&next, &entry.proposal)?;
+    let outcome = run(&mut next, &behalf, &entry.proposal.command)?;
+    if behalf.is_named {
+        noted::note(&mut next, &behalf.identity, &entry.proposal.command);
+    }
+    if let Some(Author::Local { uid, user, .. }) = &entry.proposal.author {
+        name_user(&mut next, *uid, user);
+    }
     if entry.proposal.command.moves_ground() {
         next.ground = entry.index;
     }
@@ -36,16 +50,22 @@ pub fn apply(state: &mut ClusterState, entry: &Entry) -> Applied {
     Ok(outcome)
 }
 
-fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Applied {
-    if let Command::ClusterInit(init) = command {
-        return membership::init(state, identity, init);
+/// Says in the entry's events which user of the host it was.
+fn name_user(state: &mut ClusterState, uid: u32, user: &str) {
+    let index = state.index;
+    let events = state.audit.iter_mut().rev();
+    for event in events.take_while(|event| event.index == index) {
+        if event.identity.as_str() == "local" {
+            event.payload.insert("uid".to_owned(), uid.to_string());
+            event.payload.insert("user".to_owned(), user.to_owned());
+        }
     }
-    if state.cluster.is_none() {
-        let message = "this node is not part of a cluster yet";
-        return Err(Error::new(ErrorCode::ClusterUninitialized, message));
-    }
+}
+
+fn run(state: &mut ClusterState, behalf: &Behalf, command: &Command) -> Applied {
+    let identity = &behalf.identity;
     match command {
-        Command::ClusterInit(_) => unreachable!("handled above"),
+        Command::ClusterInit(init) => membership::init(state, identity, init),
         Command::Lead {
             node,
             term,
@@ -87,21 +107,23 @@ fn run(state: &mut ClusterState, identity: &Identity, command: &Command) -> Appl
         Command::TokenIssue {
             hash,
             name,
-            allow_privileged,
-        } => tokens::issue(state, identity, hash, name, *allow_privileged),
-        Command::TokenRevoke { name, force } => tokens::revoke(state, identity, name, *force),
-        Command::Apply {
-            bundle,
-            spec,
-            privileged,
-        } => deploy::apply(state, identity, bundle, spec, *privileged),
+            rights,
+            ttl,
+        } => tokens::issue(state, behalf, hash, name, rights, *ttl),
+        Command::TokenRevoke { name, force } => tokens::revoke(state, behalf, name, *force),
+        Command::Apply { bundle, spec, .. } => deploy::apply(state, behalf, bundle, spec),
+        Command::ShowSecrets { deployment } => {
+            state.deployment(deployment)?;
+            Ok(Outcome::Done)
+        }
+        Command::LoginFailed { .. } => Ok(Outcome::Done),
         Command::Delete { deployment } => deploy::delete(state, identity, deployment),
-        Command::Rollback { deployment, to } => deploy::rollback(state, identity, deployment, *to),
+        Command::Rollback { deployment, to } => deploy::rollback(state, behalf, deployment, *to),
         Command::Scale {
             deployment,
             service,
             replicas,
-        } => deploy::scale(state, identity, deployment, service, *replicas),
+        } => deploy::scale(state, behalf, deployment, service, *replicas),
         Command::Restart {
             deployment,
             service,

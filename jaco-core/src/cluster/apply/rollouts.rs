@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::deploy;
+use crate::access::entry::Behalf;
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::deployment::{Cause, Deployment};
 use crate::cluster::rollout::{Rollout, RolloutStatus};
@@ -64,12 +65,12 @@ pub(super) fn roll_back(
         return;
     };
     let from = rollout.from;
-    let system = Identity::new("system");
+    let scheduler = Behalf::scheduler();
     let mut tried = state.clone();
     if let Some(failed) = moving(&mut tried, name, service, started_at) {
         failed.cause = Some(cause.clone());
     }
-    let done = deploy::rollback(&mut tried, &system, name, Some(from));
+    let done = deploy::rollback(&mut tried, &scheduler, name, Some(from));
     if let (Ok(_), Some(deployment)) = (done, tried.deployments.get_mut(name)) {
         let rollouts = Arc::make_mut(deployment).rollouts.values_mut();
         for rollout in rollouts.filter(|rollout| rollout.is_moving()) {

@@ -2,49 +2,122 @@
 
 use std::time::Duration;
 
+use crate::access::entry::Behalf;
+use crate::access::{Rights, Role};
 use crate::cluster::audit::{EventType, record};
 use crate::cluster::command::{Applied, Outcome};
 use crate::cluster::state::ClusterState;
 use crate::cluster::token::{JoinToken, OperatorToken};
 use crate::error::{Error, ErrorCode};
-use crate::id::{Identity, NodeName};
+use crate::id::{DeploymentName, Identity, NodeName};
+
+/// How long a token that counts no more is kept, so that its holder is told why.
+const KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Characters of a token's name.
+const MAX_NAME: usize = 63;
+/// Tokens at once, those that count no more included.
+const MAX_TOKENS: usize = 10_000;
+/// Deployments that one token can be bound to.
+const MAX_DEPLOYMENTS: usize = 1_000;
 
 pub(super) fn issue(
     state: &mut ClusterState,
-    identity: &Identity,
+    behalf: &Behalf,
     hash: &str,
     name: &Identity,
-    allow_privileged: bool,
+    rights: &Rights,
+    ttl: Option<Duration>,
 ) -> Applied {
+    let invalid = |field: &str, message: String| {
+        Err(Error::new(ErrorCode::ValidationFailed, message).with("field", field))
+    };
     if matches!(name.as_str(), "local" | "system" | "") {
         let message = format!("\"{name}\" is not a name that a token can have");
-        return Err(Error::new(ErrorCode::ValidationFailed, message).with("field", "name"));
+        return invalid("name", message);
     }
-    let active = |token: &OperatorToken| token.revoked_at.is_none() && token.identity == *name;
+    if behalf.is_named {
+        if !is_name(name.as_str()) {
+            let message = format!(
+                "a token's name has at most {MAX_NAME} letters, digits and \"._@-\" and begins \
+                 with a letter or digit"
+            );
+            return invalid("name", message);
+        }
+        let bound = rights.deployments.as_ref();
+        if bound.is_some_and(|bound| bound.is_empty() || bound.len() > MAX_DEPLOYMENTS) {
+            let message = format!("a token is bound to 1 to {MAX_DEPLOYMENTS} deployments");
+            return invalid("deployment", message);
+        }
+        let is_deployment = |name: &&DeploymentName| !crate::id::is_dns_label(name.as_str(), 40);
+        if let Some(wrong) = bound.and_then(|bound| bound.iter().find(is_deployment)) {
+            return invalid("deployment", format!("\"{wrong}\" is no deployment's name"));
+        }
+        if rights.role == Role::Admin && bound.is_some() {
+            let message = "an admin token cannot be bound to deployments".to_owned();
+            return invalid("deployment", message);
+        }
+        forget_ended(state);
+        if state.tokens.len() >= MAX_TOKENS {
+            return invalid("name", format!("there are {MAX_TOKENS} tokens already"));
+        }
+    }
+    let now = state.clock;
+    let active = |token: &OperatorToken| token.is_active(now) && token.identity == *name;
     if state.tokens.values().any(active) {
         let message = format!("an active token named \"{name}\" exists");
         return Err(Error::new(ErrorCode::ValidationFailed, message).with("field", "name"));
     }
     let token = OperatorToken {
         identity: name.clone(),
-        allow_privileged,
-        issued_at: state.clock,
+        rights: rights.clone(),
+        issued_at: now,
         revoked_at: None,
+        expires_at: ttl.map(|ttl| now + ttl),
     };
     state.tokens.insert(hash.to_owned(), token);
-    let payload: &[(&str, &dyn std::fmt::Display)] =
-        &[("name", name), ("allow_privileged", &allow_privileged)];
-    record(state, identity, EventType::TokenIssue, payload);
+    let allow_privileged = rights.allow_privileged;
+    let mut payload: Vec<(&str, &dyn std::fmt::Display)> =
+        vec![("name", name), ("allow_privileged", &allow_privileged)];
+    let names = rights.deployments.iter().flatten();
+    let names: Vec<&str> = names.map(DeploymentName::as_str).collect();
+    let names = names.join(", ");
+    if behalf.is_named {
+        payload.push(("role", &rights.role));
+        payload.push(("allow_host", &rights.allow_host));
+        payload.push(("deployments", &names));
+    }
+    record(state, &behalf.identity, EventType::TokenIssue, &payload);
     Ok(Outcome::Done)
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._@-".contains(c);
+    text.len() <= MAX_NAME
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(allowed)
+}
+
+/// Lets go of tokens that have not counted for long (spec 10).
+fn forget_ended(state: &mut ClusterState) {
+    let now = state.clock;
+    let is_kept = |token: &OperatorToken| {
+        let ended = token.ended_at(now);
+        ended.is_none_or(|ended| now < ended + KEPT)
+    };
+    let kept = state.tokens.iter().filter(|(_, token)| is_kept(token));
+    state.tokens = kept
+        .map(|(hash, token)| (hash.clone(), token.clone()))
+        .collect();
 }
 
 pub(super) fn revoke(
     state: &mut ClusterState,
-    identity: &Identity,
+    behalf: &Behalf,
     name: &Identity,
     force: bool,
 ) -> Applied {
-    let active = |token: &OperatorToken| token.revoked_at.is_none();
+    let now = state.clock;
+    let active = |token: &OperatorToken| token.is_active(now);
     let hash = state
         .tokens
         .iter()
@@ -54,16 +127,27 @@ pub(super) fn revoke(
         let message = format!("no active token is named \"{name}\"");
         return Err(Error::new(ErrorCode::TokenInvalid, message).with("name", name));
     };
-    if state.tokens.values().filter(|token| active(token)).count() == 1 && !force {
-        let message = format!("\"{name}\" is the last active token; use --force to revoke it");
+    if !force && is_last(state, behalf, &hash) {
+        let message = format!("\"{name}\" is the last admin token; use --force to revoke it");
         return Err(Error::new(ErrorCode::ValidationFailed, message).with("name", name));
     }
-    let now = state.clock;
     if let Some(token) = state.tokens.get_mut(&hash) {
         token.revoked_at = Some(now);
     }
-    record(state, identity, EventType::TokenRevoke, &[("name", name)]);
+    let payload: &[(&str, &dyn std::fmt::Display)] = &[("name", name)];
+    record(state, &behalf.identity, EventType::TokenRevoke, payload);
     Ok(Outcome::Done)
+}
+
+/// Whether nobody but the unix sockets would run the cluster without this token.
+fn is_last(state: &ClusterState, behalf: &Behalf, hash: &str) -> bool {
+    let counts = |token: &OperatorToken| {
+        // Before there were roles it was the last token of all that counted.
+        let runs_the_cluster = token.rights.role == Role::Admin || !behalf.is_named;
+        token.is_active(state.clock) && runs_the_cluster
+    };
+    let mut others = state.tokens.iter().filter(|(other, _)| *other != hash);
+    state.tokens.get(hash).is_some_and(counts) && !others.any(|(_, token)| counts(token))
 }
 
 pub(super) fn issue_join(

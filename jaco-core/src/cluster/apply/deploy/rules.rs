@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access::Rights;
 use crate::cluster::addresses::ADDRESSES_PER_NETWORK;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::state::ClusterState;
@@ -17,13 +18,15 @@ use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort};
 pub(in crate::cluster) fn check(
     state: &ClusterState,
     spec: &DeploymentSpec,
-    privileged: bool,
+    rights: &Rights,
 ) -> Result<(), Error> {
-    if let (Some(service), false) = (spec.privileged_services().first(), privileged) {
+    if let (Some(service), false) = (spec.privileged_services().first(), rights.allow_privileged) {
         let message = format!(
             "service \"{service}\" is privileged and this token does not allow privileged workloads"
         );
-        return Err(Error::new(ErrorCode::PermissionDenied, message).with("service", service));
+        return Err(Error::new(ErrorCode::PermissionDenied, message)
+            .with("right", "privileged")
+            .with("service", service));
     }
     check_hosts(state, spec)?;
     check_network_sizes(spec)?;
