@@ -11,6 +11,7 @@ use jaco_adapters::system::SystemClock;
 use jaco_adapters::transport::proto::internal::raft_client::RaftClient;
 use jaco_adapters::transport::proto::internal::{Chunk, Frame};
 use jaco_adapters::transport::{pki, tls};
+use jaco_core::access::Author;
 use jaco_core::cluster::{Command, Proposal};
 use jaco_core::id::{Identity, NodeName};
 use jaco_core::ports::{Consensus, ConsensusError};
@@ -46,7 +47,7 @@ impl Member {
         let (key, request) = pki::new_request("n1").unwrap();
         let (chain, _) = pki::sign_node(&ca, &ca_key, &request, "n1", &[]).unwrap();
         let identity = pki::Identity { chain, key };
-        let nobody: tls::Revoked = Arc::new(|_| false);
+        let nobody: tls::Refused = Arc::new(|_, _| false);
         let tls = tls::member_client(&ca, &identity, nobody).unwrap();
         let sealer = Arc::new(AesSealer::new(&[7; 32]));
         let consensus = raft::open(
