@@ -462,7 +462,12 @@ fn a_container_asks_the_gateway_of_its_first_network_unless_it_says_whom() {
     ] {
         let of_service = |wanted: &&Desired| wanted.replica.service.as_str() == name;
         let wanted = desired.values().find(of_service).unwrap();
-        let request = containers::request(&"cluster".into(), &desired, &wanted.replica.id);
+        let request = containers::request(
+            &"cluster".into(),
+            &desired,
+            &wanted.replica.id,
+            &Default::default(),
+        );
         assert_eq!(request.unwrap().spec.dns, expected, "{name}");
     }
 }

@@ -227,6 +227,7 @@ pub fn node_report(name: &str, capacity: Resources) -> NodeReport {
     };
     NodeReport {
         key_hash: String::new(),
+        workloads: Default::default(),
         engine: Some(engine),
         labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
         version: "test".to_owned(),

@@ -11,6 +11,7 @@ use jaco_core::cluster::{ClusterState, Command};
 use jaco_core::id::{ClusterId, NodeName, ReplicaId};
 use jaco_core::node::containers::{self, Action, Desired};
 use jaco_core::node::report::{self, Local};
+use jaco_core::node::workloads::Workloads;
 use jaco_core::ports::{ContainerRuntime, RuntimeError};
 use jaco_core::time::Timestamp;
 
@@ -106,10 +107,12 @@ fn act(
 ) -> Result<(), RuntimeError> {
     match action {
         Action::Remove { container_id, .. } => at_once(engine.remove(container_id)),
-        Action::Start { replica } => match containers::request(cluster, desired, replica) {
-            Some(request) => at_once(engine.start(&request)).map(drop),
-            None => Ok(()),
-        },
+        Action::Start { replica } => {
+            match containers::request(cluster, desired, replica, &Workloads::default()) {
+                Some(request) => at_once(engine.start(&request)).map(drop),
+                None => Ok(()),
+            }
+        }
     }
 }
 

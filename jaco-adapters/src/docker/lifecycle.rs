@@ -39,7 +39,7 @@ impl Lifecycle {
             return Ok(running);
         }
         for volume in request.volumes.values() {
-            volumes::ensure(&self.engine, volume).await?;
+            volumes::ensure(&self.engine, volume, request.granted).await?;
         }
         let id = match self.lay_and_create(request).await {
             Err(failure) => {

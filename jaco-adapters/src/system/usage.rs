@@ -46,6 +46,25 @@ impl HostUsage {
 }
 
 impl SystemProbe for HostUsage {
+    fn real_path(&self, path: &str) -> String {
+        let mut there = std::path::Path::new(path);
+        let mut missing = Vec::new();
+        loop {
+            if let Ok(real) = there.canonicalize() {
+                let whole = missing
+                    .iter()
+                    .rev()
+                    .fold(real, |path, name| path.join(name));
+                return whole.to_string_lossy().into_owned();
+            }
+            let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else {
+                return path.to_owned();
+            };
+            missing.push(name.to_owned());
+            there = parent;
+        }
+    }
+
     fn counters(&self) -> Option<Counters> {
         self.cgroup_v2()
             .or_else(|| self.cgroup_v1())

@@ -15,6 +15,7 @@ use jaco_core::manifest::settings::{self, Setting};
 use jaco_core::node::advertise;
 use jaco_core::node::forward::{self, Upstreams};
 use jaco_core::node::trust::TrustedPeers;
+use jaco_core::node::workloads::Workloads;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -52,6 +53,7 @@ struct File {
     acme_enabled: bool,
     acme_skip_staging: bool,
     ingress: Ingress,
+    workloads: Workloads,
     audit_retention: usize,
     log_level: String,
     metrics_addr: String,
@@ -106,6 +108,7 @@ impl Default for File {
             acme_enabled: true,
             acme_skip_staging: false,
             ingress: Ingress::default(),
+            workloads: Workloads::default(),
             audit_retention: 10_000,
             log_level: "info".to_owned(),
             metrics_addr: String::new(),
@@ -145,6 +148,8 @@ pub struct Config {
     pub acme: Acme,
     /// Load balancers whose word about a visitor's address counts.
     pub trusted_proxies: TrustedPeers,
+    /// What workloads may have of this host, and what they get when they say nothing.
+    pub workloads: Workloads,
     pub audit_retention: usize,
     pub log_level: String,
     /// Where Prometheus finds what is measured; nowhere by default.
@@ -295,6 +300,9 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
     let metrics = Some(file.metrics_addr).filter(|text| !text.is_empty());
     let metrics = metrics.map(|text| address("metrics_addr", &text));
     let metrics = metrics.transpose().map_err(&mut noted).ok();
+    for (key, message) in file.workloads.violations() {
+        noted(invalid(key, message));
+    }
     let listen = listen?;
     Some(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
@@ -322,6 +330,7 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         node_unreachable_after: node_unreachable_after?,
         acme: acme?,
         trusted_proxies: trusted_proxies?,
+        workloads: file.workloads,
         audit_retention: file.audit_retention,
         log_level,
         metrics: metrics?,

@@ -8,6 +8,7 @@ use crate::cluster::command::{Command, Proposal};
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, Identity, NodeName};
+use crate::manifest::host_access::Granted;
 
 /// Who may write a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,22 @@ impl Behalf {
             identity: system(),
             rights: Rights::every(),
             is_named: false,
+        }
+    }
+
+    /// Whether it is the scheduler that acts.
+    pub(crate) fn is_scheduler(&self) -> bool {
+        self.identity == system()
+    }
+
+    /// What a revision is let in with. Entries without an author said nothing of that.
+    pub(crate) fn granted(&self) -> Granted {
+        match self.is_named {
+            true => Granted {
+                host: self.rights.allow_host,
+                privileged: self.rights.allow_privileged,
+            },
+            false => Granted::default(),
         }
     }
 }

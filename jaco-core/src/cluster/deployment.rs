@@ -15,6 +15,7 @@ use crate::id::{
     DeploymentName, Identity, NetworkName, NodeName, ReplicaId, ServiceName, SpecHash,
 };
 use crate::manifest::Bundle;
+use crate::manifest::host_access::Granted;
 use crate::manifest::spec::{DeploymentSpec, Resources, ServiceKind, ServiceSpec};
 use crate::time::Timestamp;
 
@@ -66,6 +67,9 @@ pub struct Revision {
     pub bundle: Arc<Bundle>,
     /// What they mean, with later scaling applied.
     pub spec: Arc<DeploymentSpec>,
+    /// The rights that it was let in with.
+    #[serde(default)]
+    pub granted: Granted,
 }
 
 /// One replica: where it should run, and what its node last said of it.

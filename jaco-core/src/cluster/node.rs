@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::usage::NodeUsage;
 use crate::error::ErrorCode;
 use crate::id::{MemberId, MeshKey, NodeName};
+use crate::manifest::host_access::Allowed;
 use crate::manifest::spec::Resources;
 use crate::time::Timestamp;
 
@@ -81,6 +82,9 @@ pub struct NodeReport {
     /// Hex SHA-256 of its certificate's public key.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key_hash: String,
+    /// What it lets every workload have of the host.
+    #[serde(default)]
+    pub workloads: Allowed,
 }
 
 /// What a node knows of its packet filter (spec 07, Isolation).

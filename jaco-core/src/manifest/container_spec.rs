@@ -1,12 +1,15 @@
 //! What one container is: everything here changes the container, so all of it is hashed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::host_access::{Allowed, Class, Demand, RESERVED_PATHS, of_container};
+
 /// The container half of a service. Absent means: the engine's or the image's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ContainerSpec {
     pub image: String,
@@ -61,16 +64,24 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
-    /// The compose key by which this container asks for privileges, if it does (spec 02).
-    pub fn privileged_key(&self) -> Option<&'static str> {
-        let hooks = |hooks: &[Hook]| hooks.iter().any(|hook| hook.privileged);
-        match self {
-            _ if self.privileged => Some("privileged"),
-            _ if !self.security_opt.is_empty() => Some("security_opt"),
-            _ if hooks(&self.post_start) => Some("post_start"),
-            _ if hooks(&self.pre_stop) => Some("pre_stop"),
-            _ => None,
-        }
+    /// The compose key by which this container asks for privileges, if it does (spec 10).
+    pub fn privileged_key(&self) -> Option<String> {
+        let demands = of_container(self, &Allowed::default(), &RESERVED_PATHS);
+        let privileged = |demand: &Demand| demand.class == Class::Privileged;
+        demands
+            .into_iter()
+            .find(privileged)
+            .map(|demand| demand.key)
+    }
+}
+
+/// Environment values may be secrets, and so may what is made of them.
+impl fmt::Debug for ContainerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerSpec")
+            .field("image", &self.image)
+            .field("mounts", &self.mounts)
+            .finish_non_exhaustive()
     }
 }
 

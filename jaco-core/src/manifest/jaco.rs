@@ -44,6 +44,8 @@ pub(crate) struct Override {
     pub(crate) placement: Option<Located<PlacementWord>>,
     pub(crate) hosts: Option<Located<Vec<String>>>,
     pub(crate) networks: Option<Vec<Located<String>>>,
+    /// Counts as the label that privileged services need.
+    pub(crate) allow_privileged: bool,
 }
 
 /// The values of `placement`.
@@ -183,6 +185,7 @@ fn service(view: View<'_>) -> Option<Override> {
         placement: fields.take("placement", located(choice(PLACEMENTS))),
         hosts: fields.take("hosts", located(list(non_empty))),
         networks: fields.take("networks", list(located(non_empty))),
+        allow_privileged: fields.take_or_default("allow_privileged", boolean),
         service: service?,
     };
     fields.close_without_extensions();

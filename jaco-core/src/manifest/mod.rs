@@ -13,6 +13,7 @@ mod contents;
 pub mod dotenv;
 mod findings;
 pub mod hash;
+pub mod host_access;
 pub mod interpolate;
 mod jaco;
 mod merge;

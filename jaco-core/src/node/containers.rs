@@ -14,6 +14,7 @@ use crate::cluster::deployment::{Deployment, Phase, Replica};
 use crate::cluster::state::ClusterState;
 use crate::id::{ClusterId, NodeName, ReplicaId, ServiceName};
 use crate::manifest::spec::{MountSource, NetworkMode, ServiceSpec, VolumeSpec};
+use crate::node::workloads::Workloads;
 use crate::ports::container_runtime::{
     ContainerNetwork, ContainerRequest, ContainerStatus, Endpoint, ObservedContainer,
 };
@@ -164,6 +165,7 @@ pub fn request(
     cluster: &ClusterId,
     desired: &BTreeMap<ReplicaId, Desired>,
     id: &ReplicaId,
+    workloads: &Workloads,
 ) -> Option<ContainerRequest> {
     let wanted = desired.get(id)?;
     let service = wanted.service()?;
@@ -192,7 +194,8 @@ pub fn request(
     Some(ContainerRequest {
         name: id.clone(),
         labels: labels(cluster, wanted, service),
-        spec,
+        spec: workloads.complete(spec),
+        granted: revision.granted,
         network: network(wanted, service)?,
         volumes,
         contents,

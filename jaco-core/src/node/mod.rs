@@ -22,3 +22,4 @@ pub mod pulls;
 pub mod report;
 pub mod trust;
 pub mod usage;
+pub mod workloads;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::cluster::node::Engine;
 use crate::error::ErrorCode;
 use crate::id::{ClusterId, ReplicaId};
+use crate::manifest::host_access::Granted;
 use crate::manifest::spec::{ContainerSpec, Content, VolumeSpec};
 use crate::node::usage::Counters;
 use crate::time::Timestamp;
@@ -74,6 +75,8 @@ pub struct ContainerRequest {
     pub labels: BTreeMap<String, String>,
     /// What it is.
     pub spec: ContainerSpec,
+    /// The rights that it was let in with.
+    pub granted: Granted,
     /// What it is attached to.
     pub network: ContainerNetwork,
     /// Named volumes by compose key, with JACO's labels. Made when missing, unless external.
@@ -156,6 +159,9 @@ pub enum RuntimeError {
     /// An external volume does not exist.
     #[error("external volume \"{0}\" does not exist on this node")]
     ExternalVolumeMissing(String),
+    /// It asks its host for more than it was granted.
+    #[error("{0}")]
+    Denied(String),
     /// A volume of that name belongs to something else.
     #[error("volume \"{0}\" exists and was not made for this deployment")]
     VolumeNotOwned(String),
@@ -172,6 +178,7 @@ impl RuntimeError {
             RuntimeError::Unreachable(_) | RuntimeError::Refused(_) => ErrorCode::DockerError,
             RuntimeError::Pull(_) => ErrorCode::ImagePullFailed,
             RuntimeError::ExternalVolumeMissing(_) => ErrorCode::ExternalVolumeMissing,
+            RuntimeError::Denied(_) => ErrorCode::PermissionDenied,
             RuntimeError::VolumeNotOwned(_) => ErrorCode::VolumeNotOwned,
         }
     }

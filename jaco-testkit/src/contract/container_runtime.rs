@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use jaco_core::id::{ClusterId, ReplicaId};
+use jaco_core::manifest::host_access::Granted;
 use jaco_core::manifest::spec::{ContainerSpec, VolumeSpec};
 use jaco_core::node::bridges::CLUSTER_LABEL;
 use jaco_core::ports::container_runtime::{
@@ -64,6 +65,7 @@ pub fn request(world: &World, name: &str, spec: &ContainerSpec) -> ContainerRequ
         ("jaco.generation", "1"),
     ];
     ContainerRequest {
+        granted: Granted::default(),
         name: ReplicaId::from(name),
         labels: labels
             .map(|(key, value)| (key.to_owned(), value.to_owned()))

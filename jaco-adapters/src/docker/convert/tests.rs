@@ -35,6 +35,7 @@ fn request(spec: ContainerSpec) -> ContainerRequest {
         ..VolumeSpec::default()
     };
     ContainerRequest {
+        granted: Default::default(),
         name: ReplicaId::from("shop-web-1"),
         labels: pairs([("jaco.service", "web"), ("tier", "front")]),
         spec,

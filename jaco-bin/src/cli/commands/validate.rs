@@ -51,7 +51,24 @@ fn render(output: &ValidateOutput) -> String {
         .count();
     let verdict = if output.valid { "valid" } else { "not valid" };
     format!(
-        "{keys}\n{verdict}: {} keys, {ignored} ignored\n",
+        "{keys}\n{}{verdict}: {} keys, {ignored} ignored\n",
+        host_access(output),
         output.keys.len()
     )
+}
+
+/// What the services ask of their hosts, and so of the token that applies them.
+fn host_access(output: &ValidateOutput) -> String {
+    let rows = output.host_access.iter().flat_map(|asked| {
+        asked.demands.iter().map(|demand| {
+            let right = format!("the right {}", demand.class.as_str());
+            let key = format!("{}: {}", demand.key, demand.value);
+            vec![asked.service.clone(), upper(&demand.class), key, right]
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => table(&["SERVICE", "REACHES", "BY", "NEEDS"], rows) + "\n",
+    }
 }

@@ -35,6 +35,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             mesh: known_facts.mesh,
             isolation: known_facts.isolation,
             key_hash: member.key_hash.clone(),
+            workloads: member.config.workloads.allowed(),
         };
         let state = member.state();
         let known = state.nodes.get(&member.name);

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use jaco_core::id::ReplicaId;
+use jaco_core::manifest::host_access::{self, RESERVED_PATHS};
 use jaco_core::node::bridges;
 use jaco_core::node::containers::{self, Desired};
 use jaco_core::node::pulls::{Fetch, Need};
 use jaco_core::node::report::Work;
+use jaco_core::ports::container_runtime::ContainerRequest;
 use jaco_core::ports::container_runtime::PullProgress;
 use jaco_core::ports::{Measured, RuntimeError};
 use tokio::sync::Semaphore;
@@ -64,10 +66,13 @@ impl Starts {
     ) -> Result<(), RuntimeError> {
         self.ensure_image(&desired[replica]).await?;
         let member = &self.shared.member;
-        let Some(request) = containers::request(&member.cluster, desired, replica) else {
+        let Some(request) =
+            containers::request(&member.cluster, desired, replica, &member.config.workloads)
+        else {
             // What it shares its network with went away meanwhile; the next look decides.
             return Ok(());
         };
+        self.check_host_access(&request)?;
         let _slot = self
             .slots
             .acquire()
@@ -89,6 +94,30 @@ impl Starts {
         member.runtime.start(&request).await?;
         member.meter.record(Measured::ContainerStarted);
         Ok(())
+    }
+
+    /// The node's own look at what a container asks of it: who decided elsewhere may have been
+    /// deceived, and only here is it known where a path leads.
+    fn check_host_access(&self, request: &ContainerRequest) -> Result<(), RuntimeError> {
+        let member = &self.shared.member;
+        let config = &member.config;
+        let own = [&config.data_dir, &config.state_key, &config.unix_socket];
+        let own = own.map(|path| path.display().to_string());
+        let engine = config.docker_host.trim_start_matches("unix://");
+        let mut reserved: Vec<&str> = RESERVED_PATHS.to_vec();
+        reserved.extend(own.iter().map(String::as_str).chain([engine]));
+        let (spec, granted) = (&request.spec, request.granted);
+        let real = |path: &str| member.system.real_path(path);
+        let allowed = config.workloads.allowed();
+        let judged = host_access::may_start(spec, granted, &allowed, &reserved, &real);
+        judged.map_err(|demands| {
+            let demands = demands.iter().map(|it| format!("{}: {}", it.key, it.value));
+            let demands: Vec<String> = demands.collect();
+            RuntimeError::Denied(format!(
+                "this node does not allow what nobody with the right granted: {}",
+                demands.join(", ")
+            ))
+        })
     }
 
     async fn ensure_image(&self, wanted: &Desired) -> Result<(), RuntimeError> {

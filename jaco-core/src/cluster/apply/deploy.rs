@@ -17,6 +17,7 @@ use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{DeploymentName, Identity, ServiceName};
 use crate::manifest::Bundle;
+use crate::manifest::host_access::Granted;
 use crate::manifest::spec::{DeploymentSpec, Placement, ServiceKind};
 
 mod rules;
@@ -49,9 +50,9 @@ pub(super) fn apply(
             changed: false,
         });
     }
-    let identity = &behalf.identity;
-    note_privileged(state, identity, spec);
-    revise(state, identity, EventType::Apply, "apply", bundle, spec)
+    note_privileged(state, &behalf.identity, spec);
+    let what = (EventType::Apply, "apply");
+    revise(state, behalf, what, bundle, spec, behalf.granted())
 }
 
 /// Records that privileged containers were let in.
@@ -84,14 +85,19 @@ pub(super) fn rollback(
         );
     };
     let (bundle, spec) = (Arc::clone(&revision.bundle), Arc::clone(&revision.spec));
+    let revision_granted = revision.granted;
     let cause = format!("rollback to {}", revision.number);
     // The cluster may have changed since: hosts gone, ports and domains taken by others.
     check(state, &spec, &behalf.rights)?;
-    let identity = &behalf.identity;
+    let granted = match behalf.is_scheduler() {
+        true => revision_granted,
+        false => behalf.granted(),
+    };
     if behalf.is_named {
-        note_privileged(state, identity, &spec);
+        note_privileged(state, &behalf.identity, &spec);
     }
-    revise(state, identity, EventType::Rollback, &cause, &bundle, &spec)
+    let what = (EventType::Rollback, cause.as_str());
+    revise(state, behalf, what, &bundle, &spec, granted)
 }
 
 pub(super) fn scale(
@@ -121,19 +127,14 @@ pub(super) fn scale(
     scaled.replicas = replicas;
     check(state, &spec, &behalf.rights)?;
     let cause = format!("scale {service}={replicas}");
-    revise(
-        state,
-        &behalf.identity,
-        EventType::Apply,
-        &cause,
-        &revision.bundle,
-        &Arc::new(spec),
-    )
+    let what = (EventType::Apply, cause.as_str());
+    let (bundle, spec) = (&revision.bundle, Arc::new(spec));
+    revise(state, behalf, what, bundle, &spec, behalf.granted())
 }
 
 pub(super) fn restart(
     state: &mut ClusterState,
-    identity: &Identity,
+    behalf: &Behalf,
     name: &DeploymentName,
     service: Option<&ServiceName>,
 ) -> Applied {
@@ -148,7 +149,9 @@ pub(super) fn restart(
     let services: Vec<ServiceName> = long_running.map(|(name, _)| name.clone()).collect();
     let cause = service.map_or("restart".to_owned(), |service| format!("restart {service}"));
     let bundle = &revision.bundle;
-    let applied = revise(state, identity, EventType::Apply, &cause, bundle, spec)?;
+    // The same again: whoever restarts it needs no more rights than to deploy.
+    let what = (EventType::Apply, cause.as_str());
+    let applied = revise(state, behalf, what, bundle, spec, revision.granted)?;
     let now = state.clock;
     if let Some(deployment) = state.deployments.get_mut(name) {
         rollout::restart(Arc::make_mut(deployment), &services, now);
@@ -194,13 +197,13 @@ pub fn service_not_found(spec: &DeploymentSpec, service: &ServiceName) -> Error 
 /// Makes a new revision current.
 fn revise(
     state: &mut ClusterState,
-    identity: &Identity,
-    event: EventType,
-    cause: &str,
+    behalf: &Behalf,
+    (event, cause): (EventType, &str),
     bundle: &Arc<Bundle>,
     spec: &Arc<DeploymentSpec>,
+    granted: Granted,
 ) -> Applied {
-    let name = &spec.name;
+    let (name, identity) = (&spec.name, &behalf.identity);
     let mut deployment = state.deployments.get(name).map_or_else(
         || {
             Arc::new(Deployment {
@@ -229,6 +232,7 @@ fn revise(
         cause: cause.to_owned(),
         bundle: Arc::clone(bundle),
         spec: Arc::clone(spec),
+        granted,
     };
     changed.revisions.insert(number, Arc::new(revision));
     carry_over(changed);

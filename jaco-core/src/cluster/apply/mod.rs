@@ -127,7 +127,7 @@ fn run(state: &mut ClusterState, behalf: &Behalf, command: &Command) -> Applied 
         Command::Restart {
             deployment,
             service,
-        } => deploy::restart(state, identity, deployment, service.as_ref()),
+        } => deploy::restart(state, behalf, deployment, service.as_ref()),
         Command::Schedule { after, steps } => schedule::carry_out(state, *after, steps),
         Command::Published { node, index } => membership::update(state, node, |node| {
             node.published = node.published.max(*index);

@@ -1,7 +1,7 @@
 //! The keys of a service that make up its container.
 
 use super::deploy::Deploy;
-use super::{Declared, health, mounts, parts, words};
+use super::{Declared, Placed, health, mounts, parts, words};
 use crate::manifest::read::{
     Fields, View, boolean, bytes, choice, count, duration, integer, key_values, list, map, mode,
     non_empty, string, strings, thousandths,
@@ -9,7 +9,7 @@ use crate::manifest::read::{
 use crate::manifest::spec::{ContainerSpec, Hook, Limits};
 
 /// The label that lets a service ask for privileges; its value must be exactly `true`.
-const ALLOW_PRIVILEGED: &str = "jaco.io/allow-privileged";
+pub(crate) const ALLOW_PRIVILEGED: &str = "jaco.io/allow-privileged";
 
 /// Takes every container key of a service.
 pub(super) fn container(
@@ -75,7 +75,6 @@ pub(super) fn container(
         post_start: fields.take_or_default("post_start", list(hook)),
         pre_stop: fields.take_or_default("pre_stop", list(hook)),
     };
-    check_privileges(service, fields, &container);
     container
 }
 
@@ -123,20 +122,22 @@ fn hook(view: View<'_>) -> Option<Hook> {
     Some(hook)
 }
 
-/// The label half of the gate; the token half is the daemon's (spec 02).
-fn check_privileges(service: &str, fields: &Fields<'_>, container: &ContainerSpec) {
-    let allowed = container
-        .labels
-        .get(ALLOW_PRIVILEGED)
-        .is_some_and(|value| value == "true");
-    let Some(key) = container.privileged_key().filter(|_| !allowed) else {
-        return;
-    };
-    let message = format!(
-        "service {service:?} sets {key}, which needs the label {ALLOW_PRIVILEGED}: \"true\""
-    );
-    let path = format!("services.{service}.{key}");
-    fields.view.findings.invalid(fields.at(key), path, message);
+/// Where a service asks for privileges without the label that it needs for them. `jaco.yaml` may
+/// still stand in for the label; the other half of the gate is a right of the caller (spec 10).
+pub(super) fn unlabelled_privilege(
+    service: &str,
+    fields: &Fields<'_>,
+    container: &ContainerSpec,
+) -> Option<Placed<()>> {
+    let label = container.labels.get(ALLOW_PRIVILEGED);
+    let key = container.privileged_key()?;
+    let is_labelled = label.is_some_and(|value| value == "true");
+    (!is_labelled).then(|| Placed {
+        path: format!("services.{service}.{key}"),
+        at: fields.at(&key),
+        value: (),
+        name: key,
+    })
 }
 
 /// Permission bits of a mounted file, or those every secret has.

@@ -11,6 +11,8 @@ mod parts;
 mod ports;
 mod words;
 
+pub(crate) use container::ALLOW_PRIVILEGED;
+
 use std::collections::BTreeMap;
 
 pub(crate) use declared::Declared;
@@ -42,6 +44,8 @@ pub(crate) struct Compose {
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
     pub(crate) container: ContainerSpec,
+    /// The key by which it asks for privileges, when it does not carry the label for them.
+    pub(crate) unlabelled_privilege: Option<Placed<()>>,
     pub(crate) deploy: Deploy,
     pub(crate) network_mode: NetworkMode,
     /// Where `network_mode` stands, when the service sets it.
@@ -107,11 +111,13 @@ fn service(name: &str, view: View<'_>, declared: &Declared<'_>) -> Option<Servic
     let mut fields = view.fields()?;
     let deploy = fields.take_or_default("deploy", deploy::deploy);
     let container = container::container(name, &mut fields, declared, &deploy);
+    let unlabelled_privilege = container::unlabelled_privilege(name, &fields, &container);
     let network_mode_at = fields.at("network_mode");
     let network_mode = fields.take("network_mode", attach::network_mode);
     let service = Service {
         name: ServiceName::new(name),
         container,
+        unlabelled_privilege,
         network_mode_at: network_mode.as_ref().map(|_| network_mode_at),
         network_mode: network_mode.unwrap_or(NetworkMode::Networks),
         networks: fields.take_or_default("networks", attach::networks),

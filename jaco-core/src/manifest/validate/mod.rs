@@ -7,7 +7,7 @@ mod cycles;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::compose::{Compose, Service, service_path};
+use super::compose::{ALLOW_PRIVILEGED, Compose, Placed, Service, service_path};
 use super::findings::{Findings, listed};
 use super::jaco::{Jaco, Located, Override, PlacementWord};
 use super::spec::{NetworkMode, Protocol};
@@ -66,7 +66,26 @@ impl<'a> Rules<'a> {
         self.host_ports_are_opened_once();
         self.references_between_services();
         self.network_modes_stand_alone();
+        self.privileges_are_asked_for_twice();
         cycles::check(self);
+    }
+
+    /// Once by the key itself, once by the label or by `allow_privileged` in `jaco.yaml`.
+    fn privileges_are_asked_for_twice(&self) {
+        for service in &self.compose.services {
+            let mut entries = self.jaco.overrides.iter();
+            let is_its = |entry: &Override| entry.service.value == service.name.as_str();
+            if entries.any(|entry| is_its(entry) && entry.allow_privileged) {
+                continue;
+            }
+            if let Some(Placed { name, path, at, .. }) = &service.unlabelled_privilege {
+                let message = format!(
+                    "service \"{}\" sets {name}, which needs the label {ALLOW_PRIVILEGED}: \"true\"",
+                    service.name
+                );
+                self.findings.invalid(*at, path, message);
+            }
+        }
     }
 
     fn routes_have_services(&self) {

@@ -7,8 +7,9 @@ use crate::cluster::addresses::ADDRESSES_PER_NETWORK;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
-use crate::id::NetworkName;
-use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort};
+use crate::id::{NetworkName, NodeName};
+use crate::manifest::host_access::{self, Allowed, Class};
+use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort, ServiceSpec};
 
 /// Says whether the cluster as it is now can take this deployment.
 ///
@@ -20,14 +21,7 @@ pub(in crate::cluster) fn check(
     spec: &DeploymentSpec,
     rights: &Rights,
 ) -> Result<(), Error> {
-    if let (Some(service), false) = (spec.privileged_services().first(), rights.allow_privileged) {
-        let message = format!(
-            "service \"{service}\" is privileged and this token does not allow privileged workloads"
-        );
-        return Err(Error::new(ErrorCode::PermissionDenied, message)
-            .with("right", "privileged")
-            .with("service", service));
-    }
+    check_host_access(state, spec, rights)?;
     check_hosts(state, spec)?;
     check_network_sizes(spec)?;
     for other in state
@@ -40,6 +34,51 @@ pub(in crate::cluster) fn check(
         check_replica_ids(spec, other)?;
     }
     Ok(())
+}
+
+/// Whoever brings a deployment has the rights that its services ask for (spec 10).
+fn check_host_access(
+    state: &ClusterState,
+    spec: &DeploymentSpec,
+    rights: &Rights,
+) -> Result<(), Error> {
+    let has = |class| match class {
+        Class::Baseline => true,
+        Class::Host => rights.allow_host,
+        Class::Privileged => rights.allow_privileged,
+    };
+    for (name, service) in &spec.services {
+        let demands = host_access::demands(spec, service, &allowed(state, service));
+        let Some(first) = demands.iter().find(|demand| !has(demand.class)) else {
+            continue;
+        };
+        let right = first.class.as_str();
+        let (key, value) = (&first.key, &first.value);
+        let message = format!(
+            "service \"{name}\" asks for {key}: {value}, which needs the right \"{right}\""
+        );
+        return Err(Error::new(ErrorCode::PermissionDenied, message)
+            .with("right", right)
+            .with("service", name)
+            .with("key", key));
+    }
+    Ok(())
+}
+
+/// What every node allows where a service may run.
+fn allowed(state: &ClusterState, service: &ServiceSpec) -> Allowed {
+    let may_run_on = |name: &NodeName| match &service.placement {
+        Placement::Hosts(hosts) => hosts.contains(name),
+        _ => true,
+    };
+    let nodes = state.nodes.values().filter(|node| may_run_on(&node.name));
+    let allowed = nodes.map(|node| {
+        let report = node.report.as_ref();
+        report
+            .map(|report| report.workloads.clone())
+            .unwrap_or_default()
+    });
+    allowed.reduce(|all, one| all.and(&one)).unwrap_or_default()
 }
 
 fn check_hosts(state: &ClusterState, spec: &DeploymentSpec) -> Result<(), Error> {
