@@ -251,6 +251,9 @@ pub(super) struct Apply {
     /// Compose profile to include
     #[arg(long = "profile")]
     pub(super) profiles: Vec<String>,
+    /// Refuse to send files from outside the project, and variables of this process
+    #[arg(long)]
+    pub(super) strict: bool,
     /// Show what would change, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -291,6 +294,9 @@ pub(super) struct Validate {
     /// Compose profile to include
     #[arg(long = "profile")]
     pub(super) profiles: Vec<String>,
+    /// Refuse to send files from outside the project, and variables of this process
+    #[arg(long)]
+    pub(super) strict: bool,
     /// Print the resolved compose document
     #[arg(long)]
     pub(super) print: bool,

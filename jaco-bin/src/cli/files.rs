@@ -1,10 +1,11 @@
 //! The manifests of a project: finding them, and the files beside them.
 
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jaco_core::error::{Error, ErrorCode};
+use jaco_core::manifest::bounds::{MAX_CONTENTS, MAX_MANIFEST};
 use jaco_core::manifest::{ResolveRequest, Resolved, Source, resolve};
 use jaco_core::ports::{FileError, ListedFile, ProjectFiles};
 
@@ -33,6 +34,7 @@ pub(super) fn read(jaco: &Path, compose: Option<&Path>) -> Result<Manifests, Fai
         Some(_) if from_stdin => {
             let mut text = String::new();
             std::io::stdin()
+                .take(MAX_MANIFEST as u64 + 1)
                 .read_to_string(&mut text)
                 .map_err(|error| exit::file("read", Path::new("-"), &error))?;
             Source {
@@ -52,12 +54,13 @@ pub(super) fn read(jaco: &Path, compose: Option<&Path>) -> Result<Manifests, Fai
 
 impl Manifests {
     /// Resolves both, reading whatever they point at.
-    pub(super) fn resolve(&self, profiles: &[String]) -> Resolved {
+    pub(super) fn resolve(&self, profiles: &[String], strict: bool) -> Resolved {
         let request = ResolveRequest {
             jaco: &self.jaco,
             compose: &self.compose,
             compose_has_base_dir: !self.from_stdin,
             profiles,
+            strict,
         };
         resolve(&request, &Disk)
     }
@@ -68,12 +71,15 @@ impl Manifests {
             .into_iter()
             .find(|source| source.name == name)
             .map(|source| source.text.clone())
-            .or_else(|| std::fs::read_to_string(name).ok())
+            .or_else(|| String::from_utf8(read_file(Path::new(name), MAX_MANIFEST).ok()?).ok())
     }
 }
 
 fn source(path: &Path) -> Result<Source, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| exit::file("read", path, &error))?;
+    let failed = |error: &std::io::Error| exit::file("read", path, error);
+    let bytes = read_file(path, MAX_MANIFEST).map_err(|error| failed(&error))?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| failed(&std::io::Error::other("not UTF-8 text")))?;
     Ok(Source {
         name: path.display().to_string(),
         text,
@@ -96,12 +102,36 @@ fn discover(jaco: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
+/// Opens without waiting for a writer, should it be a pipe.
+const O_NONBLOCK: i32 = 0o4000;
+
+/// The bytes of a regular file that has not more than so many. Looked at once it is open, so that
+/// nothing else is read than was looked at.
+fn read_file(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    // What the kernel makes as it is read has no size before.
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::other(format!("larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// The files of this host.
 struct Disk;
 
 impl ProjectFiles for Disk {
     fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
-        std::fs::read(path).map_err(|error| reason(&error))
+        read_file(Path::new(path), MAX_CONTENTS).map_err(|error| reason(&error))
     }
 
     fn list(&self, path: &str) -> Result<Vec<ListedFile>, FileError> {
@@ -118,6 +148,9 @@ impl ProjectFiles for Disk {
 
 /// Directories nest no deeper than this; a deeper tree is a loop of links.
 const DEEPEST: usize = 64;
+/// A tree larger than this cannot travel, so that its end is not looked for.
+const MAX_FILES: usize = 10_000;
+const MAX_TREE: u64 = 1 << 30;
 
 fn walk(path: &Path, relative: String, files: &mut Vec<ListedFile>) -> Result<(), FileError> {
     let about = std::fs::metadata(path).map_err(|error| reason(&error))?;
@@ -137,6 +170,10 @@ fn walk(path: &Path, relative: String, files: &mut Vec<ListedFile>) -> Result<()
     }
     if relative.matches('/').count() > DEEPEST {
         return Err(FileError::Other("directories nest too deeply".to_owned()));
+    }
+    if files.len() > MAX_FILES || files.iter().map(|file| file.size).sum::<u64>() > MAX_TREE {
+        let message = format!("more than {MAX_FILES} files or {MAX_TREE} bytes");
+        return Err(FileError::Other(message));
     }
     for entry in std::fs::read_dir(path).map_err(|error| reason(&error))? {
         let entry = entry.map_err(|error| reason(&error))?;

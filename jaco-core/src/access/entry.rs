@@ -83,6 +83,15 @@ impl Behalf {
         }
     }
 
+    /// Somebody with these rights, who is only asking.
+    pub(crate) fn with(rights: &Rights) -> Self {
+        Self {
+            identity: Identity::new(""),
+            rights: rights.clone(),
+            is_named: true,
+        }
+    }
+
     /// Whether it is the scheduler that acts.
     pub(crate) fn is_scheduler(&self) -> bool {
         self.identity == system()

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::assemble::assemble;
+use super::bounds::MAX_MANIFEST;
 use super::contents::{CarriedFile, Contents};
 use super::findings::Findings;
 use super::hash::sha256_hex;
@@ -63,28 +64,20 @@ pub fn parse(bundle: &Bundle) -> Result<DeploymentSpec, Report> {
         bundle,
         taken: RefCell::default(),
     };
+    if bundle.jaco.len() > MAX_MANIFEST {
+        let message = format!(
+            "jaco.yaml has {} bytes; at most {MAX_MANIFEST} are read",
+            bundle.jaco.len()
+        );
+        findings.invalid_file(jaco, message);
+        return Err(findings.into_parts().0);
+    }
     let jaco = yaml::parse(&bundle.jaco, jaco, &findings);
     let compose = yaml::parse(&bundle.compose, compose, &findings);
     let (jaco, compose) = (jaco.as_ref(), compose.as_ref());
     let spec = assemble(jaco, compose, &bundle.inactive, &carried, &findings);
     let (report, _) = findings.into_parts();
     spec.filter(|_| report.is_empty()).ok_or(report)
-}
-
-/// The resolved compose document for people to read, without the content of any secret.
-pub fn redacted(bundle: &Bundle) -> serde_json::Value {
-    let mut document: serde_json::Value = serde_json::from_str(&bundle.compose).unwrap_or_default();
-    for section in ["secrets", "configs"] {
-        let sources = document
-            .get_mut(section)
-            .and_then(|sources| sources.as_object_mut());
-        for source in sources.into_iter().flat_map(|sources| sources.values_mut()) {
-            if let Some(source) = source.as_object_mut() {
-                source.insert("content".to_owned(), "[redacted]".into());
-            }
-        }
-    }
-    document
 }
 
 /// Answers from the bundle, and remembers what was asked for.

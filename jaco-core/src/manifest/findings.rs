@@ -1,11 +1,12 @@
 //! Collects what is wrong, and what is worth a notice, over all files of one deployment.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::MAX_EXPANDED;
 use super::yaml::At;
 use crate::error::{ErrorCode, Report, Span, Violation};
 
@@ -33,9 +34,26 @@ pub(crate) struct Findings {
     files: RefCell<Vec<String>>,
     violations: RefCell<Vec<(FileId, Violation)>>,
     notices: RefCell<Vec<(FileId, Notice)>>,
+    /// Bytes that includes, `extends` and variables have made so far.
+    expanded: Cell<usize>,
 }
 
 impl Findings {
+    /// Counts bytes that were made of the files. False once they are too many; the first time
+    /// that is a violation.
+    pub(crate) fn spend(&self, bytes: usize, at: At) -> bool {
+        let before = self.expanded.get();
+        self.expanded.set(before.saturating_add(bytes));
+        if self.expanded.get() <= MAX_EXPANDED {
+            return true;
+        }
+        if before <= MAX_EXPANDED {
+            let message = format!("the files expand to more than {MAX_EXPANDED} bytes");
+            self.invalid(at, "", message);
+        }
+        false
+    }
+
     /// Registers a file under the name that messages give it.
     pub(crate) fn open(&self, name: &str) -> FileId {
         let mut files = self.files.borrow_mut();
@@ -98,6 +116,17 @@ impl Findings {
             span: Some(at.span),
         };
         self.notices.borrow_mut().push((at.file, notice));
+    }
+
+    /// A notice about a file as a whole.
+    pub(crate) fn notice_file(&self, file: FileId, message: impl Into<String>) {
+        let notice = Notice {
+            message: message.into(),
+            file: self.file_name(file),
+            path: String::new(),
+            span: None,
+        };
+        self.notices.borrow_mut().push((file, notice));
     }
 
     pub(crate) fn has_violations(&self) -> bool {

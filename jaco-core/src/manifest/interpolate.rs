@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::bounds::MAX_VALUE;
+
 /// How deep `${A:-${B:-…}}` may nest.
 const MAX_NESTING: usize = 32;
 
@@ -25,6 +27,8 @@ pub enum TemplateError {
     Required { name: String, message: String },
     /// Not a template at all; holds the whole text.
     Invalid(String),
+    /// It would become longer than [`MAX_VALUE`].
+    TooLong,
 }
 
 impl fmt::Display for TemplateError {
@@ -37,6 +41,7 @@ impl fmt::Display for TemplateError {
                 write!(f, "required variable {name} is missing a value: {message}")
             }
             Self::Invalid(text) => write!(f, "invalid template \"{text}\""),
+            Self::TooLong => write!(f, "the value becomes longer than {MAX_VALUE} bytes"),
         }
     }
 }
@@ -86,6 +91,13 @@ impl Template<'_, '_> {
         let mut here = start;
         while let Some(found) = self.text[here..end].find('$') {
             let dollar = here + found;
+            if out.len() > MAX_VALUE {
+                let error = TemplateError::TooLong;
+                return Err(Fault {
+                    offset: dollar,
+                    error,
+                });
+            }
             out.push_str(&self.text[here..dollar]);
             here = match self.text.as_bytes()[dollar + 1..end].first() {
                 Some(b'$') => {

@@ -1,5 +1,6 @@
 //! `jaco.yaml`: what the cluster does with the containers of a compose file. A closed schema.
 
+use super::bounds::MAX_REPLICAS;
 use super::read::{View, boolean, choice, count, list, non_empty, port, string};
 use super::yaml::scalar::parse_bool;
 use super::yaml::{At, Node};
@@ -177,11 +178,22 @@ fn route_path(view: View<'_>) -> Option<String> {
     Some(text.trim_end_matches('/').to_owned())
 }
 
+/// A replica count within the bound of spec 10.
+pub(crate) fn replicas(view: View<'_>) -> Option<u32> {
+    let count = count(view)?;
+    if count <= MAX_REPLICAS {
+        return Some(count);
+    }
+    view.invalid(format!(
+        "{count} replicas; at most {MAX_REPLICAS} are allowed"
+    ))
+}
+
 fn service(view: View<'_>) -> Option<Override> {
     let mut fields = view.fields()?;
     let service = fields.require("name", located(non_empty));
     let entry = Override {
-        replicas: fields.take("replicas", located(count)),
+        replicas: fields.take("replicas", located(replicas)),
         placement: fields.take("placement", located(choice(PLACEMENTS))),
         hosts: fields.take("hosts", located(list(non_empty))),
         networks: fields.take("networks", list(located(non_empty))),

@@ -5,6 +5,7 @@
 //! with the same code, so both see the same spec (`tests/manifest_props.rs`).
 
 mod assemble;
+pub mod bounds;
 pub mod bundle;
 pub mod classify;
 mod compose;
@@ -19,14 +20,16 @@ mod jaco;
 mod merge;
 pub mod output;
 mod read;
+mod redact;
 pub mod resolve;
 pub mod settings;
 pub mod spec;
 mod validate;
 mod yaml;
 
-pub use bundle::{Bundle, parse, redacted};
+pub use bundle::{Bundle, parse};
 pub use classify::{KeyClass, KeyUse};
 pub use contents::CarriedFile;
 pub use findings::Notice;
+pub use redact::redacted;
 pub use resolve::{ResolveRequest, Resolved, Source, resolve};

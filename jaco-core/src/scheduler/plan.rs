@@ -126,6 +126,10 @@ impl<'a> Turn<'a, '_> {
     }
 }
 
+/// Steps after which a plan places nothing more: the rest follows once these are applied, so that
+/// no entry of the log grows without bound (spec 10).
+pub(super) const MAX_STEPS: usize = 1_000;
+
 /// Decides for one deployment.
 pub(super) fn plan_deployment(
     state: &ClusterState,

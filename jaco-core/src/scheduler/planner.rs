@@ -18,6 +18,7 @@ use crate::cluster::deployment::Deployment;
 use crate::cluster::node::Node;
 use crate::cluster::state::ClusterState;
 use crate::id::{DeploymentName, NodeName};
+use crate::manifest::bounds;
 use crate::time::Timestamp;
 
 /// Plans one state after another.
@@ -41,7 +42,7 @@ impl Planner {
         let mut steps = drain::timeouts(state, now);
         if !self.restless.is_empty() {
             let mut cluster = self.load(state).clone();
-            for deployment in self.restless() {
+            for deployment in self.restless().filter(|it| is_bounded(it)) {
                 plan_deployment(state, deployment, now, &mut cluster, &mut steps);
             }
         } else if steps.is_empty() {
@@ -139,6 +140,12 @@ impl Planner {
         }
         Vec::new()
     }
+}
+
+/// What breaks a bound that an older version did not know is left alone: to plan it could be the
+/// end of every leader. It can still be scaled down or deleted.
+pub(super) fn is_bounded(deployment: &Deployment) -> bool {
+    deployment.deleting || bounds::check(deployment.spec()).is_ok()
 }
 
 /// Puts a name into a set, or takes it out.

@@ -5,7 +5,7 @@ mod view;
 use std::sync::Arc;
 
 use super::placement::{Demand, place, place_at};
-use super::plan::Turn;
+use super::plan::{MAX_STEPS, Turn};
 use super::{barrier, relocate, restart};
 use crate::cluster::deployment::Replica;
 use crate::cluster::node::NodeStatus;
@@ -139,7 +139,8 @@ fn forget_gone<'a>(view: &ServiceView<'a>, missing: usize, turn: &mut Turn<'a, '
 
 /// Places what is missing, as far as there is room. Returns how many were placed.
 fn place_missing<'a>(view: &ServiceView<'a>, missing: usize, turn: &mut Turn<'a, '_>) -> usize {
-    let count = missing.min(turn.addressable(view.spec));
+    let room = MAX_STEPS.saturating_sub(turn.steps.len());
+    let count = missing.min(turn.addressable(view.spec)).min(room);
     if count == 0 {
         return 0;
     }

@@ -18,6 +18,7 @@ pub struct Project {
     pub variables: BTreeMap<String, String>,
     pub profiles: Vec<String>,
     pub stdin: bool,
+    pub strict: bool,
     pub directory: String,
 }
 
@@ -53,6 +54,7 @@ impl Project {
             text: compose.to_owned(),
         };
         let request = ResolveRequest {
+            strict: self.strict,
             jaco: &jaco,
             compose: &compose,
             compose_has_base_dir: !self.stdin,

@@ -18,7 +18,13 @@ use crate::cli::{Context, Failure, diagnostics, files};
 use super::status::progress_lines;
 
 pub(in crate::cli) async fn run(context: &Context, args: &Apply) -> Result<(), Failure> {
-    let bundle = resolve(context, &args.jaco, args.compose.as_deref(), &args.profiles)?;
+    let bundle = resolve(
+        context,
+        &args.jaco,
+        args.compose.as_deref(),
+        &args.profiles,
+        args.strict,
+    )?;
     let client = client(&context.global)?;
     let bytes = serde_json::to_vec(&bundle).map_err(Error::internal)?;
     let request = |dry_run| messages::ApplyRequest {
@@ -70,9 +76,10 @@ pub(super) fn resolve(
     jaco: &Path,
     compose: Option<&Path>,
     profiles: &[String],
+    strict: bool,
 ) -> Result<Bundle, Failure> {
     let manifests = files::read(jaco, compose)?;
-    let resolved = manifests.resolve(profiles);
+    let resolved = manifests.resolve(profiles, strict);
     for notice in &resolved.notices {
         context
             .printer

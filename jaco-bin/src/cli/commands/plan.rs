@@ -18,7 +18,13 @@ pub(in crate::cli) async fn run(context: &Context, args: &Plan) -> Result<(), Fa
     let jaco = args.jaco.as_deref().or_else(here);
     let bundle = match jaco {
         Some(jaco) => {
-            let bundle = apply::resolve(context, jaco, args.compose.as_deref(), &args.profiles)?;
+            let bundle = apply::resolve(
+                context,
+                jaco,
+                args.compose.as_deref(),
+                &args.profiles,
+                false,
+            )?;
             serde_json::to_vec(&bundle).map_err(Error::internal)?
         }
         None => Vec::new(),

@@ -9,7 +9,7 @@ use crate::cli::{Context, Failure, diagnostics, files};
 
 pub(in crate::cli) fn run(context: &Context, args: &Validate) -> Result<(), Failure> {
     let manifests = files::read(&args.jaco, args.compose.as_deref())?;
-    let resolved = manifests.resolve(&args.profiles);
+    let resolved = manifests.resolve(&args.profiles, args.strict);
     let printer = context.printer;
     if let (true, Some(bundle)) = (args.print, &resolved.bundle) {
         return print_document(printer, &redacted(bundle));

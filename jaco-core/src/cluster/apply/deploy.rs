@@ -30,7 +30,7 @@ use rules::check;
 /// # Errors
 /// As applying it would give.
 pub fn admits(state: &ClusterState, spec: &DeploymentSpec, rights: &Rights) -> Result<(), Error> {
-    check(state, spec, rights)
+    check(state, spec, &Behalf::with(rights))
 }
 
 pub(super) fn apply(
@@ -39,7 +39,7 @@ pub(super) fn apply(
     bundle: &Arc<Bundle>,
     spec: &Arc<DeploymentSpec>,
 ) -> Applied {
-    check(state, spec, &behalf.rights)?;
+    check(state, spec, behalf)?;
     let existing = state.deployments.get(&spec.name);
     if let Some(existing) =
         existing.filter(|d| d.spec() == spec && !d.deleting && !rollouts::wants_retry(d))
@@ -88,7 +88,7 @@ pub(super) fn rollback(
     let revision_granted = revision.granted;
     let cause = format!("rollback to {}", revision.number);
     // The cluster may have changed since: hosts gone, ports and domains taken by others.
-    check(state, &spec, &behalf.rights)?;
+    check(state, &spec, behalf)?;
     let granted = match behalf.is_scheduler() {
         true => revision_granted,
         false => behalf.granted(),
@@ -125,7 +125,7 @@ pub(super) fn scale(
         });
     }
     scaled.replicas = replicas;
-    check(state, &spec, &behalf.rights)?;
+    check(state, &spec, behalf)?;
     let cause = format!("scale {service}={replicas}");
     let what = (EventType::Apply, cause.as_str());
     let (bundle, spec) = (&revision.bundle, Arc::new(spec));

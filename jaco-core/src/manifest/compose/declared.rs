@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::manifest::bounds::is_name;
 use crate::manifest::contents::Contents;
-use crate::manifest::read::{Fields, View, boolean, key_values, map, non_empty, string};
+use crate::manifest::read::{Fields, View, boolean, key_values, non_empty, string};
 use crate::manifest::spec::{NetworkSpec, VolumeSpec};
 use crate::manifest::yaml::At;
 
@@ -37,12 +38,10 @@ pub(crate) enum Origin {
 impl<'a> Declared<'a> {
     pub(super) fn take(fields: &mut Fields<'_>, contents: &'a dyn Contents) -> Self {
         Self {
-            networks: fields.take_or_default("networks", nullable_map(network)),
-            volumes: fields.take_or_default("volumes", nullable_map(volume)),
-            secrets: fields
-                .take_or_default("secrets", map(|view| Some(file_source(view, "secret")))),
-            configs: fields
-                .take_or_default("configs", map(|view| Some(file_source(view, "config")))),
+            networks: fields.take_or_default("networks", nullable_map("network", network)),
+            volumes: fields.take_or_default("volumes", nullable_map("volume", volume)),
+            secrets: fields.take_or_default("secrets", file_sources("secret")),
+            configs: fields.take_or_default("configs", file_sources("config")),
             contents,
         }
     }
@@ -51,12 +50,39 @@ impl<'a> Declared<'a> {
 /// A mapping whose null values mean defaults: `volumes: {data: }`. What cannot be decoded is
 /// still declared.
 fn nullable_map<T: Default>(
+    kind: &'static str,
     decode: impl Fn(View<'_>) -> Option<T>,
 ) -> impl Fn(View<'_>) -> Option<BTreeMap<String, T>> {
-    map(move |view| match view.node.is_null() {
-        true => Some(T::default()),
-        false => Some(decode(view).unwrap_or_default()),
+    named(kind, move |view| match view.node.is_null() {
+        true => T::default(),
+        false => decode(view).unwrap_or_default(),
     })
+}
+
+fn file_sources(kind: &'static str) -> impl Fn(View<'_>) -> Option<BTreeMap<String, FileSource>> {
+    named(kind, move |view| file_source(view, kind))
+}
+
+/// A mapping whose keys become names in the engine and the kernel (spec 10, Bounds).
+fn named<T>(
+    kind: &'static str,
+    decode: impl Fn(View<'_>) -> T,
+) -> impl Fn(View<'_>) -> Option<BTreeMap<String, T>> {
+    move |view| {
+        let mut all = BTreeMap::new();
+        view.each_entry(|name, at, view| {
+            if !is_name(name) {
+                let shown: String = name.chars().take(80).collect();
+                let message = format!(
+                    "{kind} name {shown:?} must be 1 to 63 letters, digits, `.`, `_` or `-`, and \
+                     start with a letter or digit"
+                );
+                view.findings.invalid(at, view.path, message);
+            }
+            all.insert(name.to_owned(), decode(view));
+        })?;
+        Some(all)
+    }
 }
 
 fn network(view: View<'_>) -> Option<NetworkSpec> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::parts;
+use crate::manifest::jaco::replicas;
 use crate::manifest::read::{
     View, bytes, choice, count, duration, integer, list, string, thousandths,
 };
@@ -77,7 +78,7 @@ pub(super) fn deploy(view: View<'_>) -> Option<Deploy> {
     let mut fields = view.fields()?;
     let mut deploy = Deploy {
         mode: fields.take("mode", choice(MODES)).unwrap_or_default(),
-        replicas: fields.take("replicas", |view| Some((count(view)?, view.at()))),
+        replicas: fields.take("replicas", |view| Some((replicas(view)?, view.at()))),
         update: fields
             .take("update_config", |view| {
                 rollout(view, FailureAction::Rollback)

@@ -19,6 +19,7 @@ pub(crate) use declared::Declared;
 pub(crate) use deploy::{Deploy, default_rollback};
 pub(crate) use parts::platform_architecture;
 
+use super::bounds::is_name;
 use super::classify;
 use super::contents::Contents;
 use super::read::{Fields, Path, View, choice, list, string};
@@ -84,7 +85,7 @@ pub(crate) fn compose(view: View<'_>, contents: &dyn Contents) -> Option<Compose
 fn services(view: View<'_>, declared: &Declared<'_>) -> Option<Vec<Service>> {
     let mut services = Vec::new();
     view.each_entry(|name, at, view| {
-        if !is_service_name(name) {
+        if !is_name(name) {
             let message = format!(
                 "service name {name:?} must be 1 to 63 letters, digits, `.`, `_` or `-`, \
                  and start with a letter or digit"
@@ -97,14 +98,6 @@ fn services(view: View<'_>, declared: &Declared<'_>) -> Option<Vec<Service>> {
         return view.invalid("the compose file declares no services");
     }
     Some(services)
-}
-
-/// Compose's grammar, bounded so that a replica's container name fits.
-fn is_service_name(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    name.len() <= 63
-        && name.bytes().all(inner)
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 fn service(name: &str, view: View<'_>, declared: &Declared<'_>) -> Option<Service> {

@@ -6,6 +6,7 @@
 use indexmap::IndexMap;
 
 use super::interpolate::{self, interpolate};
+use crate::manifest::bounds::MAX_EXPANDED;
 
 /// Keys and values in file order; a repeated key keeps its first place and last value.
 pub type Variables = IndexMap<String, String>;
@@ -204,6 +205,12 @@ fn fill(raw: &str, known: &Variables, outer: &Variables) -> Result<String, Strin
             .map(String::as_str)
     };
     // The template's text may hold a secret, so an invalid one is named without it.
+    let size: usize = known.values().map(String::len).sum();
+    if size > MAX_EXPANDED {
+        return Err(format!(
+            "the values of the file exceed {MAX_EXPANDED} bytes"
+        ));
+    }
     interpolate(raw, lookup)
         .map(|filled| filled.text)
         .map_err(|fault| match fault.error {

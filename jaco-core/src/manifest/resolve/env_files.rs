@@ -1,6 +1,7 @@
 //! `env_file` into `environment`: what stands in the compose file wins, then the later file.
 
 use super::loader::{Loader, Variables};
+use crate::manifest::bounds::MAX_MANIFEST;
 use crate::manifest::dotenv::{self, parse, parse_raw};
 use crate::manifest::read::{Fields, Path, View, boolean, choice, non_empty};
 use crate::manifest::yaml::{At, Mapping, Node, Value};
@@ -13,8 +14,18 @@ pub(super) fn load(
     outer: &dotenv::Variables,
 ) -> Result<dotenv::Variables, String> {
     let bytes = files.read(path).map_err(|error| error.to_string())?;
-    let text = String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())?;
+    let text = text(bytes)?;
     parse(&text, outer).map_err(|error| error.to_string())
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.len() > MAX_MANIFEST {
+        return Err(format!(
+            "it has {} bytes; at most {MAX_MANIFEST} are read",
+            bytes.len()
+        ));
+    }
+    String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
 }
 
 /// One entry of `env_file`.
@@ -90,7 +101,7 @@ impl<'a> Reader<'a> {
         let read = match self.loader.files.read(&path) {
             Err(FileError::NotFound) if !file.required => return dotenv::Variables::new(),
             Err(error) => Err(error.to_string()),
-            Ok(bytes) => String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned()),
+            Ok(bytes) => text(bytes),
         };
         let variables = read.and_then(|text| {
             let parsed = match file.raw {

@@ -33,7 +33,11 @@ impl Filler<'_> {
     fn node(&self, node: &mut Node, path: &Path<'_>) {
         match &mut node.value {
             Value::Unknown => {}
-            Value::Scalar(scalar) if !scalar.text.contains('$') => {}
+            Value::Scalar(scalar) if !scalar.text.contains('$') => {
+                if !self.findings.spend(scalar.text.len(), node.at) {
+                    node.value = Value::Unknown;
+                }
+            }
             Value::Scalar(_) if !self.variables.are_known() => node.value = Value::Unknown,
             Value::Scalar(scalar) => match self.scalar(&scalar.text, node.at, path) {
                 // What a variable brings is text: a value of `~` does not make a null.
@@ -61,7 +65,9 @@ impl Filler<'_> {
                     let message = format!("variable {name:?} is not set; it becomes empty");
                     self.findings.notice(at, path, message);
                 }
-                Some(filled.text)
+                self.findings
+                    .spend(filled.text.len(), at)
+                    .then_some(filled.text)
             }
             Err(fault) => {
                 let at = self.locate(text, at, &fault);

@@ -2,6 +2,7 @@
 
 use super::loader::{Loader, Variables};
 use super::{env_files, extends, paths};
+use crate::manifest::bounds::MAX_INCLUDES;
 use crate::manifest::classify::{self, KeyUse};
 use crate::manifest::merge;
 use crate::manifest::read::{Path, View, list, non_empty, strings};
@@ -24,6 +25,7 @@ pub(super) fn resolve(
         loader,
         keys,
         open: vec![paths::join("", name)],
+        count: 0,
     };
     includer.document(document, "", variables)
 }
@@ -33,6 +35,8 @@ struct Includer<'a> {
     keys: &'a mut Vec<KeyUse>,
     /// The files from the first to the current one, as the port takes them.
     open: Vec<String>,
+    /// How many files were included so far.
+    count: usize,
 }
 
 /// One entry of `include`.
@@ -75,8 +79,14 @@ impl Includer<'_> {
         for path in &included.paths {
             let seen = paths::join(from, path);
             let located = self.loader.locate(&seen);
-            if self.open.contains(&located) || self.open.len() >= MAX_DEPTH {
-                let message = match self.open.contains(&located) {
+            self.count += 1;
+            let is_circle = self.open.contains(&located);
+            if is_circle || self.open.len() >= MAX_DEPTH || self.count > MAX_INCLUDES {
+                let message = match is_circle {
+                    _ if self.count > MAX_INCLUDES + 1 => continue,
+                    _ if self.count > MAX_INCLUDES => {
+                        format!("include: more than {MAX_INCLUDES} files")
+                    }
                     true => format!("include: {located} includes itself in a circle"),
                     false => format!("include: more than {MAX_DEPTH} files deep"),
                 };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::{fill, paths};
+use crate::manifest::bounds::MAX_MANIFEST;
 use crate::manifest::dotenv;
 use crate::manifest::findings::Findings;
 use crate::manifest::read::Path;
@@ -99,6 +100,10 @@ impl<'a> Loader<'a> {
     fn read(&self, path: &str, (at, key): (At, &str)) -> Option<Loaded> {
         let located = self.locate(path);
         let text = match self.files.read(&located) {
+            Ok(bytes) if bytes.len() > MAX_MANIFEST => Err(format!(
+                "it has {} bytes; at most {MAX_MANIFEST} are read",
+                bytes.len()
+            )),
             Ok(bytes) => String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned()),
             Err(error) => Err(error.to_string()),
         };

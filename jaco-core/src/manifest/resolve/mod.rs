@@ -8,6 +8,7 @@ mod env_files;
 mod extends;
 mod fill;
 mod include;
+mod leaving;
 mod loader;
 mod paths;
 mod profiles;
@@ -15,6 +16,7 @@ mod reading;
 mod stdin;
 
 use super::assemble::assemble;
+use super::bounds::MAX_MANIFEST;
 use super::bundle::Bundle;
 use super::classify::{self, KeyUse};
 use super::findings::{Findings, Notice};
@@ -24,6 +26,7 @@ use super::yaml::{self, Node};
 use super::{jaco, merge};
 use crate::error::Report;
 use crate::ports::ProjectFiles;
+use leaving::Leaving;
 use loader::{Loader, Variables};
 use reading::Reading;
 
@@ -47,6 +50,8 @@ pub struct ResolveRequest<'a> {
     pub compose_has_base_dir: bool,
     /// The profiles that are on.
     pub profiles: &'a [String],
+    /// Refuses to send files from outside the project, and variables of the process.
+    pub strict: bool,
 }
 
 /// What came of it. Bundle and spec are there when the report is empty.
@@ -68,7 +73,8 @@ pub struct Resolved {
 pub fn resolve(request: &ResolveRequest<'_>, files: &dyn ProjectFiles) -> Resolved {
     let findings = Findings::default();
     let mut keys = Vec::new();
-    let parts = resolve_parts(request, files, &findings, &mut keys);
+    let files = Leaving::new(files, &request.jaco.name, &request.compose.name);
+    let parts = resolve_parts(request, &files, &findings, &mut keys);
     let (report, notices) = findings.into_parts();
     let (bundle, spec) = match parts.filter(|_| report.is_empty()) {
         Some((bundle, spec)) => (Some(bundle), Some(spec)),
@@ -85,12 +91,20 @@ pub fn resolve(request: &ResolveRequest<'_>, files: &dyn ProjectFiles) -> Resolv
 
 fn resolve_parts(
     request: &ResolveRequest<'_>,
-    files: &dyn ProjectFiles,
+    files: &Leaving<'_>,
     findings: &Findings,
     keys: &mut Vec<KeyUse>,
 ) -> Option<(Bundle, DeploymentSpec)> {
     let jaco_file = findings.open(&request.jaco.name);
     let compose_file = findings.open(&request.compose.name);
+    for (file, source) in [(jaco_file, request.jaco), (compose_file, request.compose)] {
+        let bytes = source.text.len();
+        if bytes > MAX_MANIFEST {
+            let message = format!("the file has {bytes} bytes; at most {MAX_MANIFEST} are read");
+            findings.invalid_file(file, message);
+            return None;
+        }
+    }
     let jaco = yaml::parse(&request.jaco.text, jaco_file, findings);
     let variables = variables(request, jaco.as_ref(), files, findings);
     let loader = Loader::new(files, findings, paths::parent(&request.compose.name));
@@ -115,6 +129,14 @@ fn resolve_parts(
         &reading,
         findings,
     )?;
+    for message in files.told() {
+        match request.strict {
+            true => {
+                findings.invalid_file(compose_file, format!("{message}; --strict refuses that"))
+            }
+            false => findings.notice_file(compose_file, message),
+        }
+    }
     let mut text = String::with_capacity(request.compose.text.len() * 2);
     yaml::write_json(&compose?, &mut text);
     let bundle = reading.into_bundle(request.jaco.text.clone(), text, inactive);

@@ -6,6 +6,7 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::{At, Entry, Mapping, MergeTag, Node, Scalar, Value};
 use crate::error::Span;
+use crate::manifest::bounds::MAX_EXPANDED;
 use crate::manifest::findings::{FileId, Findings};
 
 /// How deep a document may nest, aliases counted where they stand.
@@ -13,12 +14,22 @@ const MAX_DEPTH: usize = 64;
 /// How many nodes all aliases together may add. A bomb passes it within a few lines; a
 /// thousand services that share one block stay far below.
 const ALIAS_BUDGET: usize = 250_000;
+/// Bytes that each node costs beside its text.
+const NODE_BYTES: usize = 64;
 /// Mappings up to this size are searched for duplicates by comparing pairs.
 const SMALL: usize = 12;
 
 /// Builds the tree of the only document in `text`. `None` after a violation that leaves no
 /// usable tree; a tree may come together with violations, such as duplicate keys.
 pub(crate) fn parse(text: &str, file: FileId, findings: &Findings) -> Option<Node> {
+    if text.len() > MAX_EXPANDED {
+        let message = format!(
+            "the document has {} bytes; at most {MAX_EXPANDED} are read",
+            text.len()
+        );
+        findings.invalid_file(file, message);
+        return None;
+    }
     let mut builder = Builder {
         text,
         file,
@@ -26,6 +37,7 @@ pub(crate) fn parse(text: &str, file: FileId, findings: &Findings) -> Option<Nod
         open: Vec::new(),
         anchors: BTreeMap::new(),
         alias_nodes: 0,
+        alias_bytes: 0,
         root: None,
     };
     let options = granit_parser::options! {
@@ -89,6 +101,7 @@ struct PendingKey {
 struct Anchored {
     node: Node,
     size: usize,
+    bytes: usize,
     height: usize,
 }
 
@@ -99,6 +112,8 @@ struct Builder<'a> {
     open: Vec<Open>,
     anchors: BTreeMap<usize, Anchored>,
     alias_nodes: usize,
+    /// Bytes that aliases have copied.
+    alias_bytes: usize,
     root: Option<Node>,
 }
 
@@ -236,7 +251,14 @@ impl Builder<'_> {
     fn close(&mut self, node: Node, anchor: usize, size: usize, height: usize) -> Option<()> {
         if anchor != 0 {
             let node = node.clone();
-            self.anchors.insert(anchor, Anchored { node, size, height });
+            let bytes = node.text_bytes() + size * NODE_BYTES;
+            let anchored = Anchored {
+                node,
+                size,
+                bytes,
+                height,
+            };
+            self.anchors.insert(anchor, anchored);
         }
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
@@ -264,14 +286,15 @@ impl Builder<'_> {
     }
 
     fn alias(&mut self, anchor: usize, at: At) -> Option<()> {
-        let Some(Anchored { node, size, height }) = self.anchors.get(&anchor) else {
+        let Some(anchored) = self.anchors.get(&anchor) else {
             let message = "an alias stands inside its own anchor";
             self.findings.invalid(at, self.path(), message);
             return None;
         };
-        let (node, size, height) = (node, *size, *height);
+        let (node, size, height) = (&anchored.node, anchored.size, anchored.height);
         self.alias_nodes += size;
-        if self.alias_nodes > ALIAS_BUDGET {
+        self.alias_bytes += anchored.bytes;
+        if self.alias_nodes > ALIAS_BUDGET || self.alias_bytes > MAX_EXPANDED {
             let message = "the aliases of the document expand without reasonable bound";
             self.findings.invalid(at, "", message);
             return None;

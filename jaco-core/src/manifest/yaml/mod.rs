@@ -29,6 +29,21 @@ pub(crate) struct Node {
     pub(crate) merge: MergeTag,
 }
 
+impl Node {
+    /// Bytes of all keys and scalars in it.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match &self.value {
+            Value::Unknown => 0,
+            Value::Scalar(scalar) => scalar.text.len(),
+            Value::Sequence(items) => items.iter().map(Node::text_bytes).sum(),
+            Value::Mapping(mapping) => {
+                let entries = mapping.entries.iter();
+                entries.map(|it| it.key.len() + it.value.text_bytes()).sum()
+            }
+        }
+    }
+}
+
 /// What a node is.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {

@@ -39,7 +39,7 @@ pub fn place(demand: &Demand<'_>, cluster: &mut Cluster) -> Vec<NodeName> {
     if all_or_none && candidates.len() < demand.count {
         return Vec::new();
     }
-    let mut chosen = Vec::with_capacity(demand.count);
+    let mut chosen = Vec::new();
     for number in numbers(demand) {
         let Some(i) = candidates.take_best(demand, number) else {
             break;

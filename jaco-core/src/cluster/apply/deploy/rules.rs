@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::access::Rights;
+use crate::access::entry::Behalf;
 use crate::cluster::addresses::ADDRESSES_PER_NETWORK;
 use crate::cluster::deployment::Deployment;
 use crate::cluster::state::ClusterState;
 use crate::error::{Error, ErrorCode};
 use crate::id::{NetworkName, NodeName};
+use crate::manifest::bounds::{self, MAX_CLUSTER_REPLICAS};
 use crate::manifest::host_access::{self, Allowed, Class};
 use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort, ServiceSpec};
 
@@ -19,9 +21,12 @@ use crate::manifest::spec::{DeploymentSpec, Placement, PublishedPort, ServiceSpe
 pub(in crate::cluster) fn check(
     state: &ClusterState,
     spec: &DeploymentSpec,
-    rights: &Rights,
+    behalf: &Behalf,
 ) -> Result<(), Error> {
-    check_host_access(state, spec, rights)?;
+    if behalf.is_named {
+        check_bounds(state, spec)?;
+    }
+    check_host_access(state, spec, &behalf.rights)?;
     check_hosts(state, spec)?;
     check_network_sizes(spec)?;
     for other in state
@@ -34,6 +39,23 @@ pub(in crate::cluster) fn check(
         check_replica_ids(spec, other)?;
     }
     Ok(())
+}
+
+/// No deployment is too large, and all of them together are not.
+fn check_bounds(state: &ClusterState, spec: &DeploymentSpec) -> Result<(), Error> {
+    bounds::check(spec)?;
+    let nodes = state.nodes.len();
+    let others = state.deployments.values();
+    let others = others.filter(|it| it.name != spec.name && !it.deleting);
+    let others: u64 = others.map(|it| bounds::replicas(it.spec(), nodes)).sum();
+    let all = others.saturating_add(bounds::replicas(spec, nodes));
+    if all <= MAX_CLUSTER_REPLICAS {
+        return Ok(());
+    }
+    let message = format!(
+        "the cluster would have {all} replicas; at most {MAX_CLUSTER_REPLICAS} are allowed"
+    );
+    Err(Error::new(ErrorCode::ValidationFailed, message).with("field", "replicas"))
 }
 
 /// Whoever brings a deployment has the rights that its services ask for (spec 10).
