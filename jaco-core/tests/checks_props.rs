@@ -97,7 +97,7 @@ fn tables(
         routes: mesh.routes(),
         peers: mesh.peers.into_values().collect(),
         bridges: bridges.map(observed).collect(),
-        ruleset: firewall::desired(state, &resolve).unwrap(),
+        ruleset: firewall::desired(state, &firewall::Local::default(), &resolve).unwrap(),
     }
 }
 
@@ -110,21 +110,22 @@ proptest! {
     ) {
         let mut cluster = cluster(nodes, &counts);
         let number = |host: &str| host.trim_start_matches('n').parse::<u8>().ok();
+        let local = firewall::Local::default();
         let resolve = |host: &str| Some(IpAddr::from([10, 99, 0, number(host)?]));
         let before = cluster.state.clone();
         let nodes: Vec<NodeName> = before.nodes.keys().cloned().collect();
         for node in &nodes {
             let found = tables(&before, node, resolve);
-            let told = checks::differences(&before, node, resolve, &found);
+            let told = checks::differences(&before, node, &local, resolve, &found);
             prop_assert_eq!(told, Vec::<String>::new());
             let nothing = Tables::default();
-            prop_assert!(!checks::differences(&before, node, resolve, &nothing).is_empty());
+            prop_assert!(!checks::differences(&before, node, &local, resolve, &nothing).is_empty());
         }
         cluster.deploy(deployment("late", [("web", service(later, "a"))])).unwrap();
         cluster.settle();
         for node in &nodes {
             let found = tables(&before, node, resolve);
-            let told = checks::differences(&cluster.state, node, resolve, &found);
+            let told = checks::differences(&cluster.state, node, &local, resolve, &found);
             // At least the packet filter has one network more.
             prop_assert!(!told.is_empty());
         }

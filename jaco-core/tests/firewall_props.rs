@@ -2,13 +2,14 @@
 #![allow(clippy::disallowed_methods)] // a test may read files and variables
 #![allow(clippy::unwrap_used)] // a test that fails says where
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use jaco_core::cluster::ClusterState;
 use jaco_core::cluster::node::Isolation;
 use jaco_core::error::ErrorCode;
-use jaco_core::node::firewall::{self, Ruleset, Step};
+use jaco_core::node::bridges;
+use jaco_core::node::firewall::{self, Local, Ruleset, Step};
 use jaco_core::ports::HostError;
 use jaco_testkit::builders::{Cluster, deployment, service};
 use proptest::prelude::*;
@@ -21,7 +22,11 @@ fn resolve(host: &str) -> Option<IpAddr> {
 }
 
 fn desired(state: &ClusterState) -> Ruleset {
-    firewall::desired(state, resolve).unwrap()
+    let local = Local {
+        deny: vec![([169, 254, 169, 254].into(), 32)],
+        metrics_port: Some(9_100),
+    };
+    firewall::desired(state, &local, resolve).unwrap()
 }
 
 fn cluster(nodes: usize, deployments: &[String]) -> Cluster {
@@ -32,6 +37,76 @@ fn cluster(nodes: usize, deployments: &[String]) -> Cluster {
         cluster.settle();
     }
     cluster
+}
+
+/// A packet as the rules of a chain see it.
+struct Packet<'a> {
+    from: (&'a str, Ipv4Addr),
+    to: (&'a str, Ipv4Addr),
+    is_v6: bool,
+    is_new: bool,
+}
+
+/// What a chain does with a packet, by the rules as they are loaded.
+fn verdict(ruleset: &Ruleset, chain: &str, packet: &Packet<'_>) -> String {
+    let replacement = ruleset.replacement();
+    let commands = replacement["nftables"].as_array().unwrap();
+    let sets: BTreeMap<&str, &Value> = commands
+        .iter()
+        .map(|command| &command["add"]["set"])
+        .filter_map(|set| Some((set["name"].as_str()?, &set["elem"])))
+        .collect();
+    let is_in = |address: Ipv4Addr, set: &str| {
+        sets[set].as_array().into_iter().flatten().any(|element| {
+            let prefix = &element["prefix"];
+            let (base, length) = match element.as_str() {
+                Some(base) => (base, 32),
+                None => (
+                    prefix["addr"].as_str().unwrap_or("0.0.0.0"),
+                    prefix["len"].as_u64().unwrap_or(32),
+                ),
+            };
+            let base: u32 = base.parse::<Ipv4Addr>().unwrap().into();
+            let shift = 32 - u32::try_from(length).unwrap();
+            u32::from(address).checked_shr(shift) == base.checked_shr(shift)
+        })
+    };
+    let matches = |expression: &Value| {
+        let expression = &expression["match"];
+        let (left, right) = (
+            &expression["left"],
+            expression["right"].as_str().unwrap_or_default(),
+        );
+        let named = |interface: &str| match right.strip_suffix('*') {
+            Some(start) => interface.starts_with(start),
+            None => interface == right,
+        };
+        let holds = match (
+            left["meta"]["key"].as_str(),
+            left["payload"]["field"].as_str(),
+        ) {
+            (Some("iifname"), _) => named(packet.from.0),
+            (Some("oifname"), _) => named(packet.to.0),
+            (Some("nfproto"), _) => packet.is_v6,
+            (_, Some("saddr")) if !packet.is_v6 => is_in(packet.from.1, &right[1..]),
+            (_, Some("daddr")) if !packet.is_v6 => is_in(packet.to.1, &right[1..]),
+            (_, Some("saddr" | "daddr")) => return false,
+            _ if left["ct"]["key"] == "state" => (right == "new") == packet.is_new,
+            // Ports: the packet is to none that matters.
+            _ => return false,
+        };
+        holds == (expression["op"] != "!=")
+    };
+    for rule in commands.iter().map(|command| &command["add"]["rule"]) {
+        let Some((last, conditions)) = rule["expr"].as_array().and_then(|all| all.split_last())
+        else {
+            continue;
+        };
+        if rule["chain"] == chain && conditions.iter().all(matches) {
+            return last.as_object().unwrap().keys().next().unwrap().clone();
+        }
+    }
+    "policy".to_owned()
 }
 
 /// What `nft` would list after a load: in its order, with handles.
@@ -68,6 +143,52 @@ fn verdicts(ruleset: &Ruleset, chain: &str) -> Vec<(String, String)> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever a packet says of itself, it goes no further than where it really comes from may.
+    #[test]
+    fn no_source_is_believed_by_its_address_alone(
+        came in 0..4usize, claims in 0..5usize, aims in 0..2usize, is_new: bool, is_v6: bool,
+    ) {
+        let state = cluster(2, &["blog".to_owned(), "shop".to_owned()]).state;
+        let wanted = desired(&state);
+        let scopes: Vec<_> = state.subnets.iter().collect();
+        let bridges: Vec<String> = scopes
+            .iter()
+            .map(|(scope, _)| bridges::interface_of(&state, scope).unwrap())
+            .collect();
+        let inside = |n: usize| Ipv4Addr::from(u32::from(scopes[n].1.base) + 9);
+        let mesh = state.nodes["n2"].mesh_address;
+        let came_by = [bridges[0].as_str(), bridges[1].as_str(), "jaco-wg", "eth0"][came];
+        let claimed = [inside(0), inside(1), mesh, [192, 0, 2, 7].into(), [10, 99, 0, 2].into()];
+        let packet = Packet {
+            from: (came_by, claimed[claims]),
+            to: (&bridges[aims], inside(aims)),
+            is_v6,
+            is_new,
+        };
+        let got = verdict(&wanted, "forward", &packet);
+        // True: a container of the network itself, here or behind the mesh, or another node.
+        let is_true = match came {
+            2 => claims <= 2 && (claims == aims || claims == 2),
+            _ => came == claims && came == aims,
+        };
+        // Where the mesh ends its own allow-list of addresses was asked before (spec 07).
+        let is_answer = !is_new && (came == 2 || came == claims || came == 3 && claims > 2);
+        if is_v6 || !(is_true || is_answer || came == 2 && claims > 2) {
+            prop_assert_eq!(got, "drop", "{} {:?}", came_by, claimed[claims]);
+        } else {
+            prop_assert_ne!(got, "drop", "{} {:?}", came_by, claimed[claims]);
+        }
+        // To the gateway: DNS answers its own bridge only.
+        let gateway = Ipv4Addr::from(u32::from(scopes[aims].1.base) + 1);
+        let to_gateway = Packet { to: ("", gateway), ..packet };
+        let got = verdict(&wanted, "input", &to_gateway);
+        let is_own = came == claims && came == aims && !is_v6;
+        if !is_own && is_new && came != 2 {
+            let is_host = is_v6 && came == 3;
+            prop_assert!(is_host || got == "drop", "{} {:?}: {}", came_by, claimed[claims], got);
+        }
+    }
 
     #[test]
     fn a_ruleset_survives_the_way_through_a_listing(

@@ -63,6 +63,7 @@ impl World {
                 version: "example".to_owned(),
                 mesh: None,
                 isolation: Isolation::Verified,
+                ..NodeReport::default()
             };
             let node = name.clone();
             world.write(Command::NodeReport { node, report });

@@ -67,7 +67,14 @@ impl HostNetwork for LinuxNetwork {
     async fn prepare_bridge(&self, interface: &str) -> Result<(), HostError> {
         // Without a delay of zero a first packet waits up to 0.8 s for its answer.
         set(&format!("conf/{interface}/proxy_arp"), "1")?;
-        set(&format!("neigh/{interface}/proxy_delay"), "0")
+        set(&format!("neigh/{interface}/proxy_delay"), "0")?;
+        // Networks are IPv4; what is not there cannot be forged. A host without IPv6 has no such
+        // setting.
+        let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        match Path::new(&path).exists() {
+            true => set_at(Path::new(&path), "1"),
+            false => Ok(()),
+        }
     }
 
     async fn ensure_passages(&self, passages: &[Passage]) -> Result<(), HostError> {
@@ -103,15 +110,18 @@ fn host_route(route: &RouteMessage, index: u32) -> Option<Ipv4Addr> {
 
 /// Writes a setting of the kernel unless it has the value.
 fn set(name: &str, value: &str) -> Result<(), HostError> {
-    let path = Path::new(SETTINGS).join(name);
+    set_at(&Path::new(SETTINGS).join(name), value)
+}
+
+fn set_at(path: &Path, value: &str) -> Result<(), HostError> {
     let told = |error: io::Error| match io_failed(&error) {
         HostError::Unavailable(reason) => {
             HostError::Unavailable(format!("{}: {reason}", path.display()))
         }
         HostError::Failed(reason) => HostError::Failed(format!("{}: {reason}", path.display())),
     };
-    if std::fs::read_to_string(&path).map_err(told)?.trim() == value {
+    if std::fs::read_to_string(path).map_err(told)?.trim() == value {
         return Ok(());
     }
-    std::fs::write(&path, value).map_err(told)
+    std::fs::write(path, value).map_err(told)
 }

@@ -12,28 +12,58 @@ use tokio::process::Command;
 /// Marks our rules, for people and for the check.
 const COMMENT: &str = "jaco";
 
-/// Puts each rule in place unless it is there. A chain of the engine's that is not there yet is
-/// an error; the next look tries again.
+/// The chains that our rules stand in.
+const CHAINS: [[&str; 2]; 2] = [["raw", "PREROUTING"], ["filter", "DOCKER-USER"]];
+
+/// Puts each rule in place unless it is there, and takes out rules of ours that are not among
+/// them. A chain of the engine's that is not there yet is an error; the next look tries again.
+///
+/// Each rule is bound to the mesh's interface: an address alone opens nothing.
 pub(super) async fn ensure(passages: &[Passage]) -> Result<(), HostError> {
-    let raw = passages.iter().map(|passage| {
-        let mut rule = words(&["raw", "PREROUTING", "-i", INTERFACE]);
-        rule.extend(ends(passage));
-        rule
-    });
-    let filter = passages.iter().map(|passage| {
-        let mut rule = words(&["filter", "DOCKER-USER"]);
-        rule.extend(ends(passage));
-        rule
-    });
-    for rule in raw.chain(filter) {
-        let [table, chain, matches @ ..] = &rule[..] else {
-            continue;
+    for [table, chain] in CHAINS {
+        let ways: &[&str] = match chain {
+            "PREROUTING" => &["-i"],
+            _ => &["-i", "-o"],
         };
-        if iptables(table, &["-C", chain], matches).await.is_err() {
-            iptables(table, &["-I", chain, "1"], matches).await?;
+        let wanted = passages.iter().flat_map(|passage| {
+            ways.iter().map(move |way| {
+                let mut rule = words(&[way, INTERFACE]);
+                rule.extend(ends(passage));
+                rule
+            })
+        });
+        let wanted: Vec<Vec<String>> = wanted.collect();
+        for stale in ours(table, chain).await? {
+            if !wanted.iter().any(|rule| sorted(rule) == sorted(&stale)) {
+                iptables(table, &["-D", chain], &stale).await?;
+            }
+        }
+        for rule in &wanted {
+            if iptables(table, &["-C", chain], rule).await.is_err() {
+                iptables(table, &["-I", chain, "1"], rule).await?;
+            }
         }
     }
     Ok(())
+}
+
+/// The rules of ours that stand in a chain.
+async fn ours(table: &str, chain: &str) -> Result<Vec<Vec<String>>, HostError> {
+    let listing = iptables(table, &["-S", chain], &[]).await?;
+    let marked = listing.lines().filter_map(|line| {
+        let rule: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let is_ours = rule.windows(2).any(|pair| pair == ["--comment", COMMENT]);
+        // `-A <chain>` comes first.
+        is_ours.then(|| rule.get(2..).unwrap_or_default().to_vec())
+    });
+    Ok(marked.collect())
+}
+
+/// A listing has the words of a rule in an order of its own.
+fn sorted(rule: &[String]) -> Vec<&str> {
+    let mut words: Vec<&str> = rule.iter().map(String::as_str).collect();
+    words.sort_unstable();
+    words
 }
 
 fn ends(passage: &Passage) -> Vec<String> {
@@ -46,7 +76,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-async fn iptables(table: &str, verb: &[&str], rule: &[String]) -> Result<(), HostError> {
+async fn iptables(table: &str, verb: &[&str], rule: &[String]) -> Result<String, HostError> {
     let output = Command::new("iptables")
         .args(["-w", "5", "-t", table])
         .args(verb)
@@ -60,7 +90,7 @@ async fn iptables(table: &str, verb: &[&str], rule: &[String]) -> Result<(), Hos
         .await
         .map_err(|error| HostError::Unavailable(format!("iptables: {error}")))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let line = complaint.lines().next().unwrap_or("no reason given");

@@ -70,7 +70,7 @@ impl Printer {
     /// Something for people, not data.
     pub(super) fn note(self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            eprintln!("{}", plain(text));
         }
     }
 
@@ -82,7 +82,9 @@ impl Printer {
                 eprintln!("Error: {reason}");
                 eprintln!("hint: is jacod running there? `systemctl status jaco`");
             }
-            Failure::NotConverged(reason) => eprintln!("Error: not converged: {reason}"),
+            Failure::NotConverged(reason) => {
+                eprintln!("Error: not converged: {}", plain(reason));
+            }
             Failure::Manifests(_) | Failure::Silent(_) => {}
         }
     }
@@ -91,9 +93,9 @@ impl Printer {
         if self.format == Format::Json || self.format == Format::Yaml {
             let _ = self.document(&error.document(), |_| String::new());
         }
-        eprintln!("Error: {error}");
+        eprintln!("Error: {}", plain(&error.to_string()));
         for (key, value) in &error.details {
-            eprintln!("  {key}: {value}");
+            eprintln!("  {key}: {}", plain(value));
         }
         eprintln!("hint: {}", error.code.hint());
     }
@@ -120,7 +122,7 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     for row in rows {
         table.add_row(row.into_iter().map(|cell| match cell.is_empty() {
             true => "-".to_owned(),
-            false => cell,
+            false => plain(&cell),
         }));
     }
     for column in table.column_iter_mut() {
@@ -131,6 +133,13 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         .map(|line| line.trim_end().to_owned())
         .collect();
     lines.join("\n") + "\n"
+}
+
+/// Text without what moves a terminal's cursor or changes its state: it may have come from a
+/// container, an image or a registry.
+pub(super) fn plain(text: &str) -> String {
+    let harmless = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().filter(harmless).collect()
 }
 
 /// A state in upper case, as tables show it.

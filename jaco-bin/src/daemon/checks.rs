@@ -82,6 +82,12 @@ impl MemberChecks {
             ruleset: member.firewall.observe().await.map_err(failed)?,
         };
         let resolve = |host: &str| hosts.get(host).copied();
-        Ok(checks::differences(&state, &member.name, resolve, &found))
+        Ok(checks::differences(
+            &state,
+            &member.name,
+            &member.config.local_rules(),
+            resolve,
+            &found,
+        ))
     }
 }

@@ -3,7 +3,7 @@
 //! A key is accepted from the version on in which it works; until then it is an unknown key.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use jaco_core::cluster::mesh_pool::MeshPool;
 use jaco_core::error::{Error, ErrorCode, Report, Span, Violation};
 use jaco_core::manifest::settings::{self, Setting};
 use jaco_core::node::advertise;
+use jaco_core::node::firewall::Local;
 use jaco_core::node::forward::{self, Upstreams};
 use jaco_core::node::trust::TrustedPeers;
 use jaco_core::node::workloads::Workloads;
@@ -53,6 +54,7 @@ struct File {
     acme_enabled: bool,
     acme_skip_staging: bool,
     ingress: Ingress,
+    isolation: Isolation,
     workloads: Workloads,
     audit_retention: usize,
     log_level: String,
@@ -72,6 +74,22 @@ struct Dns {
 #[serde(default, deny_unknown_fields)]
 struct Ingress {
     trusted_proxies: Vec<String>,
+}
+
+/// The key `isolation`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Isolation {
+    deny: Vec<String>,
+}
+
+impl Default for Isolation {
+    /// Where clouds hand out the credentials of a host.
+    fn default() -> Self {
+        Self {
+            deny: vec!["169.254.169.254/32".to_owned()],
+        }
+    }
 }
 
 impl Default for Dns {
@@ -108,6 +126,7 @@ impl Default for File {
             acme_enabled: true,
             acme_skip_staging: false,
             ingress: Ingress::default(),
+            isolation: Isolation::default(),
             workloads: Workloads::default(),
             audit_retention: 10_000,
             log_level: "info".to_owned(),
@@ -150,6 +169,8 @@ pub struct Config {
     pub trusted_proxies: TrustedPeers,
     /// What workloads may have of this host, and what they get when they say nothing.
     pub workloads: Workloads,
+    /// Networks that no container reaches.
+    pub isolation_deny: Vec<(Ipv4Addr, u8)>,
     pub audit_retention: usize,
     pub log_level: String,
     /// Where Prometheus finds what is measured; nowhere by default.
@@ -169,6 +190,14 @@ impl Config {
     /// `host:port` of the API as others dial it.
     pub fn api_address(&self) -> String {
         format!("{}:{}", self.advertise, self.listen.port())
+    }
+
+    /// What the packet filter does on this node alone.
+    pub fn local_rules(&self) -> Local {
+        Local {
+            deny: self.isolation_deny.clone(),
+            metrics_port: self.metrics.map(|address| address.port()),
+        }
     }
 
     /// `host:port` of raft as others dial it.
@@ -303,6 +332,9 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
     for (key, message) in file.workloads.violations() {
         noted(invalid(key, message));
     }
+    let denied = file.isolation.deny.iter().map(|text| network(text));
+    let isolation_deny = denied.collect::<Result<Vec<_>, _>>();
+    let isolation_deny = isolation_deny.map_err(&mut noted).ok();
     let listen = listen?;
     Some(Config {
         data_dir: environment.data_dir.clone().unwrap_or(file.data_dir),
@@ -331,6 +363,7 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         acme: acme?,
         trusted_proxies: trusted_proxies?,
         workloads: file.workloads,
+        isolation_deny: isolation_deny?,
         audit_retention: file.audit_retention,
         log_level,
         metrics: metrics?,
@@ -340,6 +373,24 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
 fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse()
         .map_err(|_| invalid(key, format!("\"{text}\" is not an address and port")))
+}
+
+/// An IPv4 network without bits behind its prefix, or an address.
+fn network(text: &str) -> Result<(Ipv4Addr, u8), Error> {
+    let (base, length) = text.split_once('/').unwrap_or((text, "32"));
+    let base = base.parse::<Ipv4Addr>().ok();
+    let length = length
+        .parse::<u8>()
+        .ok()
+        .filter(|length| (1..=32).contains(length));
+    let whole = |(base, length): &(Ipv4Addr, u8)| {
+        u32::from(*base).trailing_zeros() >= 32 - u32::from(*length)
+    };
+    let network = base.zip(length).filter(whole);
+    network.ok_or_else(|| {
+        let message = format!("\"{text}\" is not a network like 169.254.169.254/32");
+        invalid("isolation.deny", message)
+    })
 }
 
 fn acme(file: &File) -> Result<Acme, Error> {

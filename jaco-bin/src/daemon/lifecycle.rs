@@ -147,6 +147,9 @@ pub(super) async fn leave_when_removed(member: Arc<Member>) {
     {
         let _ = member.bridges.remove(&bridge.engine_name).await;
     }
+    if let Err(error) = member.host.ensure_passages(&[]).await {
+        tracing::warn!(subsystem = "network", %error, "take the rules out of the engine's chains");
+    }
     let _ = tokio::time::timeout(Duration::from_secs(2), member.consensus.shutdown()).await;
     let suffix = format!("removed-{}", member.clock.now().0);
     if let Err(error) = identity::set_aside(&member.config, &suffix) {

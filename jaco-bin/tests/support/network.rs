@@ -75,6 +75,25 @@ impl Seat {
         Namespace::named(format!("/proc/{}/ns/net", self.pid))
     }
 
+    /// The path of its network namespace.
+    pub fn namespace_path(&self) -> String {
+        format!("/proc/{}/ns/net", self.pid)
+    }
+
+    /// Says when a datagram comes to a port of it.
+    pub fn listen(&self, port: u16) -> std::sync::mpsc::Receiver<()> {
+        let bind = || UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        let socket = self.namespace().enter(bind).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (heard, hears) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            if socket.recv(&mut [0; 64]).is_ok() {
+                let _ = heard.send(());
+            }
+        });
+        hears
+    }
+
     /// True when a connection is made; false also when the container is gone.
     pub fn connects(&self, to: SocketAddr) -> bool {
         let dial = || TcpStream::connect_timeout(&to, PATIENCE).is_ok();

@@ -103,9 +103,14 @@ fn bridge(
     })
 }
 
+/// The name of the bridge of a network, on every node that has it.
+pub fn interface_of(state: &ClusterState, scope: &Scope) -> Option<String> {
+    interfaces(state).remove(scope)
+}
+
 /// Interface names of all scopes. Two scopes whose short hashes collide get different names, the
 /// same on every node, because all scopes are considered in one order.
-fn interfaces(state: &ClusterState) -> BTreeMap<Scope, String> {
+pub(super) fn interfaces(state: &ClusterState) -> BTreeMap<Scope, String> {
     let mut taken = BTreeSet::new();
     let mut names = BTreeMap::new();
     for scope in state.subnets.keys() {

@@ -85,6 +85,7 @@ pub fn desired(state: &ClusterState, node: &NodeName) -> Vec<Check> {
 pub fn differences(
     state: &ClusterState,
     node: &NodeName,
+    local: &firewall::Local,
     resolve: impl Fn(&str) -> Option<IpAddr>,
     found: &Tables,
 ) -> Vec<String> {
@@ -106,7 +107,7 @@ pub fn differences(
         Action::Ensure(bridge) => format!("network {} is missing", bridge.engine_name),
         Action::Remove(name) => format!("network {name} is stale"),
     });
-    let rules = firewall::desired(state, &resolve).unwrap_or_default();
+    let rules = firewall::desired(state, local, &resolve).unwrap_or_default();
     let rules = rules.differences(&found.ruleset);
     peers.chain(routes).chain(bridges).chain(rules).collect()
 }

@@ -6,12 +6,19 @@
 //! Invariants (`tests/firewall_props.rs`): rendering a state twice gives one ruleset; a ruleset
 //! survives the way through a listing; no scope's rule accepts an address of another scope.
 
+mod expression;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::mesh::resolved;
+use expression::{
+    answers, equal, from, interface, ipv6, object, one_or_set, payload, prefix, sorted, to,
+};
+
+use super::bridges;
+use super::mesh::{INTERFACE, resolved};
 use crate::cluster::addresses::Scope;
 use crate::cluster::node::Isolation;
 use crate::cluster::state::ClusterState;
@@ -30,6 +37,15 @@ const POOL: &str = "jaco_pool";
 const MESH: &str = "jaco_mesh";
 /// Address, protocol and port of every daemon.
 const NODES: &str = "jaco_nodes";
+/// What no container reaches.
+const DENY: &str = "jaco_deny";
+/// Every interface of JACO's: the bridges, and the mesh.
+const BRIDGES: &str = "jaco-*";
+/// Bytes of a rule's comment.
+const LONGEST_COMMENT: usize = 120;
+
+/// The set of each scope.
+type Names<'a> = BTreeMap<&'a Scope, String>;
 
 /// Everything in the table: sets by name, chains by name, the rules of each chain in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +55,21 @@ pub struct Ruleset {
     rules: BTreeMap<String, Vec<Value>>,
 }
 
+/// What only this node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// Networks that no container reaches, with the length of their prefixes.
+    pub deny: Vec<(Ipv4Addr, u8)>,
+    /// Where Prometheus finds what is measured.
+    pub metrics_port: Option<u16>,
+}
+
 /// What this node's table should be. `None` before the cluster exists.
-pub fn desired(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -> Option<Ruleset> {
+pub fn desired(
+    state: &ClusterState,
+    local: &Local,
+    resolve: impl Fn(&str) -> Option<IpAddr>,
+) -> Option<Ruleset> {
     let cluster = state.cluster.as_ref()?;
     let mut ruleset = Ruleset::default();
     let names = set_names(state.subnets.keys());
@@ -60,8 +89,14 @@ pub fn desired(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -
         None,
         &daemons,
     );
-    ruleset.forward(&names);
-    ruleset.input(&names, &daemons);
+    let denied = local
+        .deny
+        .iter()
+        .map(|(base, length)| prefix(*base, *length));
+    ruleset.interval_set(DENY, &denied.collect::<Vec<_>>());
+    let bridges = bridges::interfaces(state);
+    ruleset.forward(&names, &bridges);
+    ruleset.input(&names, &bridges, &daemons, local.metrics_port);
     ruleset.chain("output", "filter", "output", -10);
     ruleset.postrouting();
     Some(ruleset)
@@ -70,8 +105,18 @@ pub fn desired(state: &ClusterState, resolve: impl Fn(&str) -> Option<IpAddr>) -
 impl Ruleset {
     /// Between containers, before the engine's rules: before it can make a container's packet
     /// look like the node's own.
-    fn forward(&mut self, names: &BTreeMap<&Scope, String>) {
+    fn forward(&mut self, names: &Names<'_>, bridges: &BTreeMap<Scope, String>) {
         self.chain("forward", "filter", "forward", -10);
+        self.true_sources("forward", names, bridges);
+        let v6 = vec![ipv6(), interface("oifname", "==", BRIDGES)];
+        self.rule("forward", "IPv6 to containers", v6, "drop");
+        let strangers = vec![
+            to(POOL),
+            interface("iifname", "!=", BRIDGES),
+            json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}),
+        ];
+        self.rule("forward", "into containers", strangers, "drop");
+        self.rule("forward", "denied", vec![from(POOL), to(DENY)], "drop");
         self.rule("forward", "replies", vec![answers()], "accept");
         self.each_scope("forward", names);
         self.rule(
@@ -94,11 +139,28 @@ impl Ruleset {
     }
 
     /// From containers to this host. Whatever else the host serves is not ours to close.
-    fn input(&mut self, names: &BTreeMap<&Scope, String>, daemons: &[Value]) {
+    fn input(
+        &mut self,
+        names: &Names<'_>,
+        bridges: &BTreeMap<Scope, String>,
+        daemons: &[Value],
+        metrics: Option<u16>,
+    ) {
         self.chain("input", "filter", "input", -10);
+        self.true_sources("input", names, bridges);
+        let strangers = vec![
+            to(POOL),
+            interface("iifname", "!=", BRIDGES),
+            interface("iifname", "!=", "lo"),
+        ];
+        self.rule("input", "to gateways", strangers, "drop");
+        self.rule("input", "denied", vec![from(POOL), to(DENY)], "drop");
         self.rule("input", "replies", vec![from(POOL), answers()], "accept");
         for protocol in ["tcp", "udp"] {
-            let ports = ports(daemons, protocol);
+            let mut ports = ports(daemons, protocol);
+            ports.extend(metrics.filter(|_| protocol == "tcp").map(u64::from));
+            ports.sort_unstable();
+            ports.dedup();
             if !ports.is_empty() {
                 let dport = equal("==", &payload(protocol, "dport"), &one_or_set(&ports));
                 self.rule("input", "control plane", vec![from(POOL), dport], "drop");
@@ -113,11 +175,37 @@ impl Ruleset {
         );
     }
 
-    fn each_scope(&mut self, chain: &str, names: &BTreeMap<&Scope, String>) {
+    /// Nothing is believed by its address alone: what comes from a bridge has an address of its
+    /// network, and what has an address of a network or of the mesh comes from where that is.
+    fn true_sources(&mut self, chain: &str, names: &Names<'_>, bridges: &BTreeMap<Scope, String>) {
+        let v6 = vec![ipv6(), interface("iifname", "==", BRIDGES)];
+        self.rule(chain, "IPv6 of containers", v6, "drop");
+        for (scope, name) in names {
+            let Some(bridge) = bridges.get(*scope) else {
+                continue;
+            };
+            let foreign = equal("!=", &payload("ip", "saddr"), &json!(format!("@{name}")));
+            let forged = vec![interface("iifname", "==", bridge), foreign];
+            self.rule(chain, &comment("forged by", scope), forged, "drop");
+        }
+        for (what, set, home) in [
+            ("forged container", POOL, BRIDGES),
+            ("forged node", MESH, INTERFACE),
+        ] {
+            let forged = vec![
+                from(set),
+                interface("iifname", "!=", home),
+                interface("iifname", "!=", "lo"),
+            ];
+            self.rule(chain, what, forged, "drop");
+        }
+    }
+
+    fn each_scope(&mut self, chain: &str, names: &Names<'_>) {
         for (scope, name) in names {
             self.rule(
                 chain,
-                &scope.to_string(),
+                &comment("", scope),
                 vec![from(name), to(name)],
                 "accept",
             );
@@ -294,6 +382,17 @@ pub fn isolation(outcome: &Result<Vec<String>, HostError>) -> Isolation {
     }
 }
 
+/// The comment of a scope's rule. The kernel refuses a table with one of more than 127 bytes, and
+/// so no name may make it longer.
+fn comment(what: &str, scope: &Scope) -> String {
+    let text = format!("{what} {scope}").trim_start().to_owned();
+    if text.len() <= LONGEST_COMMENT {
+        return text;
+    }
+    let hash = sha256_hex(scope.to_string().as_bytes());
+    format!("{what} {}", &hash[..32]).trim_start().to_owned()
+}
+
 /// The set of each scope. Names that two scopes share after cleaning, or that are too long, are
 /// hashed.
 fn set_names<'a>(scopes: impl Iterator<Item = &'a Scope>) -> BTreeMap<&'a Scope, String> {
@@ -356,53 +455,4 @@ fn ports(daemons: &[Value], protocol: &str) -> Vec<u64> {
     };
     let ports: BTreeSet<u64> = daemons.iter().filter_map(of).collect();
     ports.into_iter().collect()
-}
-
-/// A listing shows a set of one element as the element.
-fn one_or_set(ports: &[u64]) -> Value {
-    match ports {
-        [one] => json!(one),
-        _ => json!({"set": ports}),
-    }
-}
-
-fn object(key: &str, value: &str) -> Map<String, Value> {
-    let mut object = Map::new();
-    object.insert("family".to_owned(), json!(TABLE.0));
-    object.insert("table".to_owned(), json!(TABLE.1));
-    object.insert(key.to_owned(), json!(value));
-    object
-}
-
-fn sorted(mut elements: Vec<Value>) -> Value {
-    elements.sort_by_key(Value::to_string);
-    Value::Array(elements)
-}
-
-fn prefix(base: Ipv4Addr, length: u8) -> Value {
-    json!({"prefix": {"addr": base.to_string(), "len": length}})
-}
-
-fn payload(protocol: &str, field: &str) -> Value {
-    json!({"payload": {"protocol": protocol, "field": field}})
-}
-
-fn equal(op: &str, left: &Value, right: &Value) -> Value {
-    json!({"match": {"op": op, "left": left, "right": right}})
-}
-
-fn from(set: &str) -> Value {
-    equal("==", &payload("ip", "saddr"), &json!(format!("@{set}")))
-}
-
-fn to(set: &str) -> Value {
-    equal("==", &payload("ip", "daddr"), &json!(format!("@{set}")))
-}
-
-fn answers() -> Value {
-    equal(
-        "in",
-        &json!({"ct": {"key": "state"}}),
-        &json!(["established", "related"]),
-    )
 }

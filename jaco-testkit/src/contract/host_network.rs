@@ -8,7 +8,7 @@ use jaco_core::node::firewall::{self, Ruleset};
 use jaco_core::node::mesh::{Passage, Peer};
 use jaco_core::ports::{Firewall, HostNetwork, Mesh};
 
-use crate::builders::Cluster;
+use crate::builders::{Cluster, deployment, service};
 
 /// The host's own mesh address in the suites.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 245, 0, 1);
@@ -98,5 +98,17 @@ pub async fn firewall(firewall: &dyn Firewall) {
 
 fn ruleset(nodes: usize) -> Ruleset {
     let somewhere = |_: &str| Some(IpAddr::from([192, 0, 2, 1]));
-    firewall::desired(&Cluster::of(nodes).state, somewhere).expect("there is a cluster")
+    let mut cluster = Cluster::of(nodes);
+    for name in ["shop", "a-deployment-with-a-name-of-forty-characters"] {
+        let spec = deployment(name, [("web", service(1, "a"))]);
+        cluster.deploy(spec).expect("a deployment is applied");
+    }
+    firewall::desired(&cluster.state, &local(), somewhere).expect("there is a cluster")
+}
+
+fn local() -> firewall::Local {
+    firewall::Local {
+        deny: vec![([169, 254, 169, 254].into(), 32)],
+        metrics_port: Some(9_100),
+    }
 }

@@ -1,10 +1,13 @@
 //! `logs`: the lines of a service's replicas over all nodes, as they arrive.
 
+use std::io::IsTerminal;
+
 use futures::StreamExt;
 use jaco_core::error::{Error, ErrorCode};
 use serde_json::json;
 
 use crate::cli::args::Logs;
+use crate::cli::printer::plain;
 use crate::cli::wiring::{client, messages, patiently};
 use crate::cli::{Context, Failure};
 
@@ -25,6 +28,7 @@ pub(in crate::cli) async fn run(context: &Context, args: &Logs) -> Result<(), Fa
         since: moment(args.since.as_deref())?,
         tail: args.tail,
     };
+    let on_terminal = std::io::stdout().is_terminal();
     let client = client(&context.global)?;
     let mut lines = Box::pin(patiently(|| client.logs(request.clone())).await?);
     while let Some(line) = lines.next().await {
@@ -40,7 +44,11 @@ pub(in crate::cli) async fn run(context: &Context, args: &Logs) -> Result<(), Fa
             } else {
                 String::new()
             };
-            format!("[{}@{}] {at}{}\n", line.replica, line.host, line.text)
+            let text = match on_terminal {
+                true => plain(&line.text),
+                false => line.text.clone(),
+            };
+            format!("[{}@{}] {at}{text}\n", line.replica, line.host)
         })?;
     }
     Ok(())

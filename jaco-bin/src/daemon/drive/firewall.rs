@@ -18,12 +18,14 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Runs for as long as the daemon is a member.
 pub(crate) async fn run(member: Arc<Member>) {
     member.recovered().await;
+    let local = member.config.local_rules();
     let mut verified: Option<Ruleset> = None;
     let mut look = true;
     loop {
         let state = member.state();
         let hosts = member.hosts.addresses(&state).await;
-        let Some(wanted) = firewall::desired(&state, |host| hosts.get(host).copied()) else {
+        let Some(wanted) = firewall::desired(&state, &local, |host| hosts.get(host).copied())
+        else {
             member.woken(state.index, SAFETY_TICK).await;
             continue;
         };

@@ -68,19 +68,30 @@ impl PortEntry {
     }
 
     fn is_reserved(&self, host: u16, service: &str, view: View<'_>) -> bool {
-        let reserved = matches!(host, 80 | 443);
-        if reserved {
+        let owner = RESERVED.iter().find(|(port, _)| *port == host);
+        if let Some((_, owner)) = owner {
             let message = format!(
-                "service {service:?} publishes reserved host port {host} (entry {:?}); \
-                 80 and 443 belong to JACO's HTTP/S ingress",
+                "service {service:?} publishes reserved host port {host} (entry {:?}); {owner}",
                 self.text
             );
             let details = [("port", &*host.to_string()), ("service", service)];
             view.refuse::<()>(ErrorCode::ReservedPort, message, &details);
         }
-        reserved
+        owner.is_some()
     }
 }
+
+/// Ports of a host that are never a service's, and whose they are. Those of a cluster that was set
+/// up with others are known where its state is.
+const RESERVED: [(u16, &str); 7] = [
+    (80, "80 and 443 belong to JACO's HTTP/S ingress"),
+    (443, "80 and 443 belong to JACO's HTTP/S ingress"),
+    (22, "22 belongs to the host's SSH server"),
+    (53, "53 belongs to the DNS of the containers"),
+    (7000, "7000 and 7001 belong to JACO's daemons"),
+    (7001, "7000 and 7001 belong to JACO's daemons"),
+    (51820, "51820 belongs to the mesh"),
+];
 
 fn short(view: View<'_>) -> Option<PortEntry> {
     let text = string(view)?;

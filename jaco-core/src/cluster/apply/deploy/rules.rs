@@ -1,5 +1,6 @@
 //! Rules of a deployment that only the whole cluster can check (spec 02).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access::Rights;
@@ -25,6 +26,7 @@ pub(in crate::cluster) fn check(
 ) -> Result<(), Error> {
     if behalf.is_named {
         check_bounds(state, spec)?;
+        check_reserved_ports(state, spec)?;
     }
     check_host_access(state, spec, &behalf.rights)?;
     check_hosts(state, spec)?;
@@ -56,6 +58,34 @@ fn check_bounds(state: &ClusterState, spec: &DeploymentSpec) -> Result<(), Error
         "the cluster would have {all} replicas; at most {MAX_CLUSTER_REPLICAS} are allowed"
     );
     Err(Error::new(ErrorCode::ValidationFailed, message).with("field", "replicas"))
+}
+
+/// No service takes a port of a daemon or of the mesh (spec 08).
+fn check_reserved_ports(state: &ClusterState, spec: &DeploymentSpec) -> Result<(), Error> {
+    let mut taken = BTreeMap::new();
+    for node in state.nodes.values() {
+        for address in [&node.api_address, &node.cluster_address] {
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse().ok());
+            taken.extend(port.map(|port: u16| (port, &node.name)));
+        }
+        let mesh = node.report.as_ref().and_then(|report| report.mesh.as_ref());
+        taken.extend(mesh.map(|mesh| (mesh.port, &node.name)));
+    }
+    for (service, port) in published(spec) {
+        if let Some(node) = taken.get(&port.host) {
+            let message = format!(
+                "service \"{service}\" publishes host port {}, on which the daemon of \"{node}\" \
+                 listens",
+                port.host
+            );
+            return Err(Error::new(ErrorCode::ReservedPort, message)
+                .with("port", port.host)
+                .with("service", service));
+        }
+    }
+    Ok(())
 }
 
 /// Whoever brings a deployment has the rights that its services ask for (spec 10).
