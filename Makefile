@@ -50,6 +50,11 @@ test: deps ## Run every check and test
 	$(CARGO) $(TESTS) --workspace
 	$(CARGO) test --doc --workspace --quiet
 
+.PHONY: advisories
+advisories: ## Look for known holes in dependencies (needs cargo-deny and the network)
+	@cargo-deny --version >/dev/null 2>&1 || { echo "install cargo-deny first: cargo install cargo-deny"; exit 1; }
+	cargo-deny check advisories
+
 .PHONY: bench
 bench: ## Run the benches of the core
 	$(CARGO) bench -p jaco-benches --bench core

@@ -390,3 +390,20 @@ async fn failed_logins_are_told_once_and_secrets_shown_are_told_first() {
     let events: BTreeSet<&str> = events.collect();
     assert!(events.contains("login_failed") && events.contains("secrets_shown"));
 }
+
+#[tokio::test]
+async fn a_stranger_is_refused_before_its_body_is_read() {
+    let daemon = daemon();
+    let plane = || Arc::clone(&daemon) as Arc<dyn ControlPlane>;
+    let service = Gate::new(plane(), Entrance::Remote).layer(routes(plane()));
+    let endless = futures::stream::pending::<Result<hyper::body::Frame<Bytes>, tonic::Status>>();
+    let body = Body::new(http_body_util::StreamBody::new(endless));
+    let request = http::Request::post("http://daemon/jaco.v1.Deploy/Apply")
+        .header("content-type", "application/grpc")
+        .body(body)
+        .unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), service.oneshot(request)).await;
+    let answer = answer.expect("it does not wait for the body").unwrap();
+    let status = tonic::Status::from_header_map(answer.headers()).unwrap();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated);
+}

@@ -13,7 +13,7 @@ use jaco_core::node::balance::{
     power_of_two,
 };
 use jaco_core::node::carrier::{Carrier, Spoken, Wish, begins_http2, carrier, is_grpc};
-use jaco_core::node::ingress::{Route, RouteTable, Upstream, covers};
+use jaco_core::node::ingress::{Route, RouteTable, Upstream, covers, matched_path};
 use jaco_core::node::trust::TrustedPeers;
 use proptest::prelude::*;
 
@@ -275,5 +275,40 @@ fn the_idempotent_methods_are_those_of_the_standard() {
     }
     for method in ["POST", "PATCH", "CONNECT", "get", "PURGE", ""] {
         assert!(!is_idempotent(method));
+    }
+}
+
+#[test]
+fn a_path_is_matched_where_its_dots_lead() {
+    let resolved = |path: &str| matched_path(path).map(|path| path.into_owned());
+    for (path, expected) in [
+        ("/", "/"),
+        ("/api", "/api"),
+        ("/api/x.y/..z/...", "/api/x.y/..z/..."),
+        ("/api/../admin", "/admin"),
+        ("/api/%2e%2e/admin", "/admin"),
+        ("/api/%2E./admin", "/admin"),
+        ("/./api/.", "/api/"),
+        ("/a/b/..", "/a/"),
+        ("/a/..", "/"),
+        ("//a/../b", "//b"),
+        ("/%2ea", "/%2ea"),
+    ] {
+        assert_eq!(resolved(path).as_deref(), Some(expected), "{path}");
+    }
+    for path in ["/..", "/../x", "/a/../../x", "/%2e%2e", "/./.."] {
+        assert_eq!(resolved(path), None, "{path}");
+    }
+}
+
+proptest! {
+    /// What a prefix covers is really below it, whatever the path looks like.
+    #[test]
+    fn no_path_gets_out_of_a_prefix(segments in proptest::collection::vec("(a|\\.|\\.\\.|%2e|%2E%2e|)", 0..8)) {
+        let path = format!("/{}", segments.join("/"));
+        if let Some(found) = matched_path(&path) {
+            let dotted = |it: &str| matches!(it.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+            prop_assert!(!found.split('/').any(dotted), "{} {}", path, found);
+        }
     }
 }

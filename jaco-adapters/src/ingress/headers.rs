@@ -15,6 +15,7 @@ use super::body::Body;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -84,18 +85,74 @@ pub(super) fn to_upstream(headers: &mut HeaderMap, told: Forwarded<'_>) -> Resul
     if let Some(host) = told.host {
         headers.insert(HOST, host);
     }
-    if let Some(host) = headers.get(HOST).cloned() {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-    let proto = if told.secure { "https" } else { "http" };
     let chain = match told.trusted {
         true => chained(headers, told.client),
-        false => told.client.clone(),
+        false => {
+            remove_tales(headers);
+            told.client.clone()
+        }
     };
     headers.insert(X_FORWARDED_FOR, chain);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    let proto = if told.secure { "https" } else { "http" };
+    let host = headers.get(HOST).cloned();
+    let mut tell = |name: HeaderName, value: HeaderValue| {
+        // What a trusted peer says of the visitor stands.
+        if !(told.trusted && headers.contains_key(&name)) {
+            headers.insert(name, value);
+        }
+    };
+    tell(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    tell(X_FORWARDED_PORT, port(host.as_ref(), told.secure));
+    if let Some(host) = host {
+        tell(X_FORWARDED_HOST, host);
+    }
     headers.insert(X_REQUEST_ID, told.request_id);
     Ok(())
+}
+
+/// The port that the visitor asked: in `Host`, or else the scheme's own.
+fn port(host: Option<&HeaderValue>, secure: bool) -> HeaderValue {
+    let text = host.and_then(|host| host.to_str().ok());
+    let port = text.and_then(|text| text.rsplit_once(':')).map(|it| it.1);
+    match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(port) => HeaderValue::from(port),
+        None if secure => HeaderValue::from_static("443"),
+        None => HeaderValue::from_static("80"),
+    }
+}
+
+/// Removes what a stranger says of who it is and how it came: some programs believe that. Those
+/// that turn names into variables read `_` like `-`.
+fn remove_tales(headers: &mut HeaderMap) {
+    let mut tales = headers
+        .keys()
+        .filter(|name| is_tale(name.as_str()))
+        .peekable();
+    if tales.peek().is_none() {
+        return;
+    }
+    let tales: Vec<HeaderName> = tales.cloned().collect();
+    for name in tales {
+        headers.remove(name);
+    }
+}
+
+fn is_tale(name: &str) -> bool {
+    // Nearly every name is none by its first letter.
+    if !name.starts_with(['x', 'f']) {
+        return false;
+    }
+    let starts = |start: &str| {
+        let same = |(ours, theirs): (u8, u8)| ours == theirs || ours == b'-' && theirs == b'_';
+        name.len() >= start.len() && start.bytes().zip(name.bytes()).all(same)
+    };
+    name == "forwarded" || starts("x-forwarded-") || starts("x-real-ip") && name.len() == 9
+}
+
+/// The scheme that a trusted peer says the visitor used.
+pub(super) fn told_secure(headers: &HeaderMap) -> bool {
+    let said = headers.get(X_FORWARDED_PROTO);
+    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 /// The addresses that a trusted client tells, and its own behind them.

@@ -1,5 +1,6 @@
 //! One request: its route, the replica that it goes to, and the way back.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use jaco_core::certs::CHALLENGE_PATH;
 use jaco_core::node::balance;
 use jaco_core::node::carrier::{self, Wish};
+use jaco_core::node::ingress::{covers, matched_path};
 
 use super::access::Visit;
 use super::answer::Answer;
@@ -61,6 +63,8 @@ fn wish(head: &Parts) -> Wish {
     }
 }
 
+const ABOVE_ROOT: Answer = Answer::BadRequest("the path leads above the root\n");
+
 async fn forward(
     worker: Rc<Worker>,
     client: &Rc<Client>,
@@ -75,14 +79,17 @@ async fn forward(
     if let Some(answer) = challenge(&table, head.uri.path()) {
         return Ok(answer::challenge(answer));
     }
-    let route = table.routes.find(host, head.uri.path());
+    let path = matched_path(head.uri.path()).ok_or(ABOVE_ROOT)?;
+    let route = table.routes.find(host, &path);
     // A domain without TLS is not there within it.
     let route = route.filter(|route| route.tls || !client.secure);
     let route = route.ok_or(Answer::NoRoute)?;
     if let Some(visit) = &mut visit {
         visit.tally = table.tally(route).cloned();
     }
-    if route.tls && !client.secure && table.certificate(host).is_some() {
+    // TLS may end at a balancer in front.
+    let secure = client.secure || client.trusted && headers::told_secure(&head.headers);
+    if route.tls && !secure && table.certificate(host).is_some() {
         let location = target::secure(host, worker.https_port, &head.uri);
         return Ok(answer::redirect(location));
     }
@@ -95,6 +102,13 @@ async fn forward(
         .uri
         .authority()
         .and_then(|name| name.as_str().parse().ok());
+    if let Cow::Owned(path) = &path
+        && !covers(&route.path, head.uri.path())
+        && strip > 0
+    {
+        // What is to be cut off is at the begin of the resolved path only.
+        head.uri = target::with_path(&head.uri, path).ok_or(ABOVE_ROOT)?;
+    }
     head.uri = target::forwarded(&head.uri, strip);
     if wish.http2 {
         headers::from_http2(&mut head.headers, !body.is_end_stream());

@@ -50,12 +50,23 @@ fn without_port(authority: &str) -> Result<&str, Answer> {
     };
     let in_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=[]:".contains(&byte);
     let plain = host.starts_with('[') || !host.contains(':');
+    // A final dot says that the name is whole, and so it is.
+    let host = host.strip_suffix('.').unwrap_or(host);
     let valid = !host.is_empty() && plain && host.bytes().all(in_host);
     if valid && port.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(host)
     } else {
         Err(BAD_HOST)
     }
+}
+
+/// The same target with another path.
+pub(super) fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let query = uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    format!("{path}{query}").parse().ok()
 }
 
 /// The target for the upstream: origin form, without the first `strip` bytes of the path. What

@@ -110,3 +110,28 @@ fn repeated_headers_and_reasons_come_through() {
     assert_eq!(response.first(), "HTTP/1.1 299 Very Well");
     assert_eq!(response.header("set-cookie"), ["a=1", "b=2"]);
 }
+
+#[test]
+fn what_strangers_say_of_themselves_does_not_pass() {
+    let upstream = Upstream::text("one");
+    let rig = Rig::single(&upstream);
+    rig.ask(
+        "GET / HTTP/1.1\r\nHost: a.test:8443\r\nForwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\n\
+         X-Forwarded-Prefix: /admin\r\nX_Forwarded_For: 1.2.3.4\r\nX-Forwarded_Ssl: on\r\n\
+         x_real_ip: 1.2.3.4\r\nX-Forwarded-Port: 1\r\nX-Realm: kept\r\nX_Custom: kept\r\n\r\n",
+    );
+    let request = upstream.request();
+    for name in [
+        "forwarded",
+        "x-real-ip",
+        "x-forwarded-prefix",
+        "x_forwarded_for",
+        "x-forwarded_ssl",
+        "x_real_ip",
+    ] {
+        assert_eq!(request.header(name), Vec::<&str>::new(), "{name}");
+    }
+    assert_eq!(request.header("x-forwarded-port"), ["8443"]);
+    assert_eq!(request.header("x-realm"), ["kept"]);
+    assert_eq!(request.header("x_custom"), ["kept"]);
+}

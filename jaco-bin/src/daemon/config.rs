@@ -361,7 +361,8 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
         node_status_interval: node_status_interval?,
         node_unreachable_after: node_unreachable_after?,
         acme: acme?,
-        trusted_proxies: trusted_proxies?,
+        trusted_proxies: trusted_proxies?
+            .without(&[ipam_pool?.to_string(), mesh_pool?.to_string()]),
         workloads: file.workloads,
         isolation_deny: isolation_deny?,
         audit_retention: file.audit_retention,

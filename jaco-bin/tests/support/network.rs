@@ -80,18 +80,19 @@ impl Seat {
         format!("/proc/{}/ns/net", self.pid)
     }
 
-    /// Says when a datagram comes to a port of it.
-    pub fn listen(&self, port: u16) -> std::sync::mpsc::Receiver<()> {
-        let bind = || UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    /// Says when a datagram comes to a port of it, and to which.
+    pub fn listen(&self) -> (u16, std::sync::mpsc::Receiver<()>) {
+        let bind = || UdpSocket::bind("0.0.0.0:0").unwrap();
         let socket = self.namespace().enter(bind).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let port = socket.local_addr().unwrap().port();
         let (heard, hears) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             if socket.recv(&mut [0; 64]).is_ok() {
                 let _ = heard.send(());
             }
         });
-        hears
+        (port, hears)
     }
 
     /// True when a connection is made; false also when the container is gone.
@@ -209,7 +210,10 @@ pub fn gateway(address: Ipv4Addr) -> Ipv4Addr {
 pub fn deploy_two(bed: &Bed, shop: &Project, other: &Project) {
     let image = bed.image("web:1");
     let service = |name: &str, networks: &str| {
-        format!("  {name}: {{image: '{image}', networks: [{networks}], deploy: {{replicas: 3}}}}\n")
+        format!(
+            "  {name}: {{image: '{image}', networks: [{networks}], cap_add: [NET_RAW], \
+             deploy: {{replicas: 3}}}}\n"
+        )
     };
     let parts = [
         service("web", "front"),

@@ -166,7 +166,8 @@ fn domain(view: View<'_>) -> Option<String> {
     ))
 }
 
-/// A path prefix: absolute, without its final slash; empty is the catch-all.
+/// A path prefix: absolute, without its final slash; empty is the catch-all. `/api/` and `/api/*`
+/// mean `/api`.
 fn route_path(view: View<'_>) -> Option<String> {
     let text = string(view)?;
     let unfit = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
@@ -175,7 +176,8 @@ fn route_path(view: View<'_>) -> Option<String> {
             "path {text:?} must be empty, or start with / and have no query or blanks"
         ));
     }
-    Some(text.trim_end_matches('/').to_owned())
+    let prefix = text.strip_suffix("/*").unwrap_or(&text);
+    Some(prefix.trim_end_matches('/').to_owned())
 }
 
 /// A replica count within the bound of spec 10.

@@ -3,6 +3,7 @@
 //! Invariants (`tests/ingress_props.rs`): the longest path on a segment boundary wins; only
 //! serving replicas are named.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -94,6 +95,52 @@ pub fn covers(prefix: &str, path: &str) -> bool {
         Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
         None => false,
     }
+}
+
+/// The path that prefixes are matched on: with its dot segments resolved, however they are
+/// written. `None` for one that leads above the root.
+pub fn matched_path(path: &str) -> Option<Cow<'_, str>> {
+    let may_hide = |segment: &str| {
+        let plain = segment.len() <= 6 && segment.starts_with(['.', '%']);
+        plain && dots(segment).is_some()
+    };
+    if !path.split('/').any(may_hide) {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut segments: Vec<&str> = Vec::new();
+    let mut ends_open = false;
+    for segment in path.split('/').skip(1) {
+        let dots = dots(segment);
+        ends_open = dots.is_some();
+        match dots {
+            None => segments.push(segment),
+            Some(1) => {}
+            Some(_) => drop(segments.pop()?),
+        }
+    }
+    let end = if ends_open && !segments.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    Some(Cow::Owned(format!("/{}{end}", segments.join("/"))))
+}
+
+/// How many dots a segment is, when it is `.` or `..` with each dot as it is or as `%2e`.
+fn dots(segment: &str) -> Option<usize> {
+    let mut rest = segment;
+    let mut count = 0;
+    while !rest.is_empty() {
+        let escaped = rest
+            .get(..3)
+            .is_some_and(|it| it.eq_ignore_ascii_case("%2e"));
+        rest = match escaped {
+            true => &rest[3..],
+            false => rest.strip_prefix('.')?,
+        };
+        count += 1;
+    }
+    (1..=2).contains(&count).then_some(count)
 }
 
 /// What this node serves: every route and published port, with the replicas that it can dial.

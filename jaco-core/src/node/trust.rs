@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorCode};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedPeers {
     blocks: Vec<Block>,
+    /// Where containers are: none of them is a load balancer.
+    never: Vec<Block>,
 }
 
 /// The addresses that begin with the first `length` bits of `base`.
@@ -38,13 +40,23 @@ impl TrustedPeers {
         let blocks = list.iter().enumerate().map(block);
         Ok(Self {
             blocks: blocks.collect::<Result<_, _>>()?,
+            never: Vec::new(),
         })
+    }
+
+    /// The same, but for the addresses of containers and of the mesh.
+    #[must_use]
+    pub fn without(mut self, networks: &[String]) -> Self {
+        self.never
+            .extend(networks.iter().filter_map(|text| Block::read(text)));
+        self
     }
 
     /// True for an address in one of the blocks.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.blocks.iter().any(|block| block.contains(address))
+        let is_in = |blocks: &[Block]| blocks.iter().any(|block| block.contains(address));
+        is_in(&self.blocks) && !is_in(&self.never)
     }
 }
 
