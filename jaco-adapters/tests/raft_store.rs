@@ -183,3 +183,31 @@ async fn a_log_of_another_state_key_is_refused() {
     let error = store.get_log_state().await.unwrap_err().to_string();
     assert!(error.contains("wrong state key"), "{error}");
 }
+
+#[tokio::test]
+async fn a_follower_is_sent_no_more_at_once_than_fits_one_message() {
+    let dir = TempDir::new().unwrap();
+    let db = Database::create(dir.path().join("log.redb")).unwrap();
+    let mut store = LogStore::new(db, sealer()).unwrap();
+    let large = |index: u64| {
+        let leader = LeaderIdOf::<Types>::new(1, 1);
+        let command = Command::TokenRevoke {
+            name: Identity::new("n".repeat(3 << 20)),
+            force: true,
+        };
+        let proposal = Proposal {
+            at: Timestamp(index),
+            identity: Identity::new("local"),
+            author: None,
+            command,
+        };
+        EntryOf::<Types>::new_normal(LogIdOf::<Types>::new(leader, index), Record(proposal))
+    };
+    store
+        .append((1..=6).map(large), IOFlushed::noop())
+        .await
+        .unwrap();
+    let batch = store.limited_get_log_entries(1, 7).await.unwrap();
+    assert!((1..=2).contains(&batch.len()), "{} entries", batch.len());
+    assert_eq!(store.try_get_log_entries(1..7).await.unwrap().len(), 6);
+}

@@ -66,6 +66,7 @@ fn take(request: Request<()>) {
         client: &HeaderValue::from_static("192.0.2.1"),
         trusted: true,
         secure: false,
+        port: HeaderValue::from_static("80"),
         host: None,
         request_id: HeaderValue::from_static("0"),
     };

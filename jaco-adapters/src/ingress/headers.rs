@@ -45,6 +45,8 @@ pub(super) struct Forwarded<'a> {
     pub(super) trusted: bool,
     /// It came within TLS.
     pub(super) secure: bool,
+    /// The port that it came to.
+    pub(super) port: HeaderValue,
     /// The host that was asked for, when the `Host` header does not say it.
     pub(super) host: Option<HeaderValue>,
     pub(super) request_id: HeaderValue,
@@ -102,23 +104,12 @@ pub(super) fn to_upstream(headers: &mut HeaderMap, told: Forwarded<'_>) -> Resul
         }
     };
     tell(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-    tell(X_FORWARDED_PORT, port(host.as_ref(), told.secure));
+    tell(X_FORWARDED_PORT, told.port);
     if let Some(host) = host {
         tell(X_FORWARDED_HOST, host);
     }
     headers.insert(X_REQUEST_ID, told.request_id);
     Ok(())
-}
-
-/// The port that the visitor asked: in `Host`, or else the scheme's own.
-fn port(host: Option<&HeaderValue>, secure: bool) -> HeaderValue {
-    let text = host.and_then(|host| host.to_str().ok());
-    let port = text.and_then(|text| text.rsplit_once(':')).map(|it| it.1);
-    match port.and_then(|port| port.parse::<u16>().ok()) {
-        Some(port) => HeaderValue::from(port),
-        None if secure => HeaderValue::from_static("443"),
-        None => HeaderValue::from_static("80"),
-    }
 }
 
 /// Removes what a stranger says of who it is and how it came: some programs believe that. Those
@@ -152,7 +143,10 @@ fn is_tale(name: &str) -> bool {
 /// The scheme that a trusted peer says the visitor used.
 pub(super) fn told_secure(headers: &HeaderMap) -> bool {
     let said = headers.get(X_FORWARDED_PROTO);
-    said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"https"))
+    let said = said.and_then(|said| said.to_str().ok()).unwrap_or_default();
+    // Of several balancers the first one saw the visitor.
+    let first = said.split(',').next().unwrap_or_default();
+    first.trim().eq_ignore_ascii_case("https")
 }
 
 /// The addresses that a trusted client tells, and its own behind them.

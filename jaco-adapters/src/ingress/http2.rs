@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::http::{Client, Io, Peer};
 use super::proxy;
 use super::slowness::Alarm;
+use super::stall::{Streams, Watched};
 use super::worker::Worker;
 
 /// Requests of one connection at once.
@@ -47,11 +48,14 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: impl Io, peer: Peer) {
         let client = Rc::clone(&client);
         service_fn(move |request| {
             let (worker, client) = (Rc::clone(&worker), Rc::new(client.beside()));
-            async move { Ok::<_, Infallible>(proxy::answer(worker, client, request).await) }
+            async move {
+                let answer = proxy::answer(worker, client, request).await;
+                Ok::<_, Infallible>(answer.map(Watched::new))
+            }
         })
     };
     let header_size = u32::try_from(limits.header_size).unwrap_or(u32::MAX);
-    let mut connection = Builder::new(OnWorker)
+    let mut connection = Builder::new(Streams { limit: limits.idle })
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(limits.idle / 2))
         .keep_alive_timeout(PING)

@@ -16,8 +16,10 @@ pub struct Limits {
     pub connect: Duration,
     /// From the end of sending until an upstream's response begins.
     pub response_header: Duration,
-    /// Flows of one published UDP port and worker; what would begin another is dropped. Each
-    /// has a socket.
+    /// How long a flow of UDP lasts that its replica has not answered.
+    pub unanswered: Duration,
+    /// Flows of one published UDP port and worker; another one takes the place of the oldest
+    /// without an answer. Each has a socket.
     pub flows: usize,
     /// For how long a replica that could not be reached is left out.
     pub ejection: Duration,
@@ -31,6 +33,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             connect: Duration::from_secs(2),
             response_header: Duration::from_secs(60),
+            unanswered: Duration::from_secs(10),
             flows: 4096,
             ejection: Duration::from_secs(2),
         }

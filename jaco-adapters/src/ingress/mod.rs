@@ -28,6 +28,7 @@ mod preamble;
 mod proxy;
 mod settling;
 mod slowness;
+mod stall;
 mod stream;
 mod tally;
 mod target;
@@ -132,6 +133,7 @@ impl HyperIngress {
         let shared = Shared {
             limits: settings.limits,
             tls,
+            http_port: settings.http.port(),
             https_port: settings.https.port(),
             trusted: Arc::new(settings.trusted),
             tallies: Arc::default(),

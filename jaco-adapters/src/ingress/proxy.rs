@@ -102,11 +102,10 @@ async fn forward(
         .uri
         .authority()
         .and_then(|name| name.as_str().parse().ok());
-    if let Cow::Owned(path) = &path
-        && !covers(&route.path, head.uri.path())
-        && strip > 0
+    if let (Cow::Owned(path), true) = (&path, strip > 0)
+        && !stays_below(head.uri.path(), &route.path)
     {
-        // What is to be cut off is at the begin of the resolved path only.
+        // Without its prefix the path as it is written would lead elsewhere.
         head.uri = target::with_path(&head.uri, path).ok_or(ABOVE_ROOT)?;
     }
     head.uri = target::forwarded(&head.uri, strip);
@@ -122,6 +121,7 @@ async fn forward(
         client: &client.address,
         trusted: client.trusted,
         secure: client.secure,
+        port: worker.port(client.secure),
         host,
         request_id,
     };
@@ -169,6 +169,12 @@ async fn forward(
     *response.version_mut() = Version::HTTP_11;
     headers::to_client(response.headers_mut());
     Ok(response)
+}
+
+/// Whether a path begins with a prefix, and what follows does not lead out of it.
+fn stays_below(path: &str, prefix: &str) -> bool {
+    let rest = path.strip_prefix(prefix).filter(|_| covers(prefix, path));
+    rest.is_some_and(|rest| matched_path(rest).is_some())
 }
 
 /// The answer to a CA that asks for the one of a challenge under way.

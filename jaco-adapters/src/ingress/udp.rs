@@ -5,7 +5,7 @@
 //! replica until that is gone or the flow has been idle for too long.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket as StdUdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
@@ -35,6 +35,9 @@ pub(super) struct Port {
     socket: UdpSocket,
     number: u16,
     flows: RefCell<HashMap<Ends, Flow>>,
+    /// Flows by age that had no answer when they were last looked at. Whoever forges addresses
+    /// gets none, so these make room first.
+    unanswered: RefCell<VecDeque<(Ends, Instant)>>,
 }
 
 /// Who talks to which address of this host.
@@ -48,6 +51,9 @@ struct Flow {
     to: SocketAddrV4,
     socket: Rc<UdpSocket>,
     used: Rc<Cell<Instant>>,
+    is_answered: Rc<Cell<bool>>,
+    /// Tells it from another flow between the same ends.
+    began: Instant,
     flight: Flight,
     answers: AbortHandle,
 }
@@ -69,9 +75,11 @@ pub(super) async fn serve(
         socket: UdpSocket::from_std(socket)?,
         number,
         flows: RefCell::default(),
+        unanswered: RefCell::default(),
         worker,
     });
-    let mut sweep = tokio::time::interval(port.worker.limits.idle / 4);
+    let mut sweep =
+        tokio::time::interval(port.worker.limits.unanswered.min(port.worker.limits.idle) / 4);
     loop {
         tokio::select! {
             biased;
@@ -128,7 +136,7 @@ impl Port {
             flows.remove(&ends);
         }
         if flows.len() >= self.worker.limits.flows {
-            return tracing::debug!(port = self.number, "no room for another flow");
+            self.make_room(&mut flows);
         }
         let load = |upstream: &_| table.load(upstream);
         let Some(at) = balance::least_connections(&route.upstreams, &[], load) else {
@@ -138,7 +146,13 @@ impl Port {
         match self.begin(ends, upstream.address, table.begin(upstream)) {
             Ok(flow) => {
                 flow.send(datagram, &self.worker);
+                let mut unanswered = self.unanswered.borrow_mut();
+                unanswered.push_back((ends, flow.began));
                 flows.insert(ends, flow);
+                // A replica that refuses has flows begin anew and anew.
+                if unanswered.len() > 2 * self.worker.limits.flows {
+                    unanswered.retain(|it| is_unanswered(&flows, it));
+                }
             }
             Err(error) => tracing::warn!(port = self.number, %error, "no socket for a flow"),
         }
@@ -150,21 +164,49 @@ impl Port {
         socket.connect(to)?;
         let socket = Rc::new(UdpSocket::from_std(socket)?);
         let used = Rc::new(Cell::new(Instant::now()));
-        let answers = answers(Rc::clone(self), ends, Rc::clone(&socket), Rc::clone(&used));
+        let is_answered = Rc::new(Cell::new(false));
+        let marks = (Rc::clone(&used), Rc::clone(&is_answered));
+        let answers = answers(Rc::clone(self), ends, Rc::clone(&socket), marks);
         let answers = tokio::task::spawn_local(answers).abort_handle();
         Ok(Flow {
             to,
             socket,
             used,
+            is_answered,
+            began: Instant::now(),
             flight,
             answers,
         })
     }
 
     fn forget_idle(&self) {
-        let limit = self.worker.limits.idle;
+        let limits = &self.worker.limits;
         let mut flows = self.flows.borrow_mut();
-        flows.retain(|_, flow| flow.used.get().elapsed() < limit);
+        flows.retain(|_, flow| {
+            let limit = match flow.is_answered.get() {
+                true => limits.idle,
+                false => limits.unanswered,
+            };
+            flow.used.get().elapsed() < limit
+        });
+        let mut unanswered = self.unanswered.borrow_mut();
+        unanswered.retain(|it| is_unanswered(&flows, it));
+    }
+
+    /// Ends the oldest flow without an answer, or where there is none the one that was used
+    /// longest ago: a new client is never the one to be refused.
+    fn make_room(&self, flows: &mut HashMap<Ends, Flow>) {
+        let mut unanswered = self.unanswered.borrow_mut();
+        while let Some(oldest) = unanswered.pop_front() {
+            if is_unanswered(flows, &oldest) {
+                flows.remove(&oldest.0);
+                return;
+            }
+        }
+        let oldest = flows.iter().min_by_key(|(_, flow)| flow.used.get());
+        if let Some(ends) = oldest.map(|(ends, _)| *ends) {
+            flows.remove(&ends);
+        }
     }
 
     /// Ends a flow whose replica does not listen; the client's next datagram goes to another.
@@ -191,6 +233,12 @@ impl Port {
     }
 }
 
+/// Whether this very flow is still there and has no answer.
+fn is_unanswered(flows: &HashMap<Ends, Flow>, (ends, began): &(Ends, Instant)) -> bool {
+    let flow = flows.get(ends);
+    flow.is_some_and(|flow| flow.began == *began && !flow.is_answered.get())
+}
+
 impl Flow {
     /// False when the replica does not listen, which an earlier datagram has shown. Anything
     /// else may pass.
@@ -207,7 +255,12 @@ impl Flow {
 }
 
 /// Brings a replica's datagrams back to the client, until the flow ends.
-async fn answers(port: Rc<Port>, ends: Ends, socket: Rc<UdpSocket>, used: Rc<Cell<Instant>>) {
+async fn answers(
+    port: Rc<Port>,
+    ends: Ends,
+    socket: Rc<UdpSocket>,
+    (used, is_answered): (Rc<Cell<Instant>>, Rc<Cell<bool>>),
+) {
     let worker = Rc::clone(&port.worker);
     while socket.readable().await.is_ok() {
         for _ in 0..BATCH {
@@ -215,6 +268,7 @@ async fn answers(port: Rc<Port>, ends: Ends, socket: Rc<UdpSocket>, used: Rc<Cel
             match socket.try_recv(&mut scratch) {
                 Ok(length) => {
                     used.set(Instant::now());
+                    is_answered.set(true);
                     if let Err(error) = port.answer(ends, &scratch[..length]) {
                         tracing::debug!(client = %ends.client, %error, "answer not sent");
                     }

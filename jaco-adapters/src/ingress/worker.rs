@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use jaco_core::node::trust::TrustedPeers;
 use rustls::ServerConfig;
@@ -47,6 +48,7 @@ pub(super) struct Worker {
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
     /// Where visitors of plain HTTP are sent.
+    pub(super) http_port: u16,
     pub(super) https_port: u16,
     pub(super) trusted: Arc<TrustedPeers>,
     pub(super) under_way: Arc<UnderWay>,
@@ -66,6 +68,7 @@ pub(super) struct Worker {
 pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
+    pub(super) http_port: u16,
     pub(super) https_port: u16,
     pub(super) trusted: Arc<TrustedPeers>,
     pub(super) tallies: Arc<Tallies>,
@@ -120,6 +123,15 @@ async fn run(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Opened>) {
 }
 
 impl Worker {
+    /// The port that visitors come to, for the upstream.
+    pub(super) fn port(&self, secure: bool) -> HeaderValue {
+        match (secure, self.http_port, self.https_port) {
+            (true, _, 443 | 0) => HeaderValue::from_static("443"),
+            (false, 80 | 0, _) => HeaderValue::from_static("80"),
+            (true, _, port) | (false, port, _) => HeaderValue::from(port),
+        }
+    }
+
     fn new(table: Arc<ArcSwap<Live>>, shared: Shared, own: Own) -> Self {
         // Odd, because the generator stays at zero once it is there.
         let seed = RandomState::new().build_hasher().finish() | 1;
@@ -130,6 +142,7 @@ impl Worker {
             turns: Turns::new(),
             limits: shared.limits,
             tls: shared.tls,
+            http_port: shared.http_port,
             https_port: shared.https_port,
             trusted: shared.trusted,
             tallies: shared.tallies,

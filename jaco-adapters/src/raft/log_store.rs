@@ -118,6 +118,9 @@ impl LogStore {
     }
 }
 
+/// Bytes of the entries that are sent to a follower at once; a single one may have more.
+const MAX_BATCH: usize = 8 << 20;
+
 fn record_name(index: u64) -> String {
     format!("log/{index}")
 }
@@ -138,6 +141,27 @@ impl RaftLogReader<Types> for LogStore {
                 self.open(index.value(), sealed.value())
             })
             .collect()
+    }
+
+    /// As many as fit in one message; never none of those that are there.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let read = self.db.begin_read().map_err(io::Error::other)?;
+        let table = read.open_table(LOG).map_err(io::Error::other)?;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for record in table.range(start..end).map_err(io::Error::other)? {
+            let (index, sealed) = record.map_err(io::Error::other)?;
+            bytes += sealed.value().len();
+            if bytes > MAX_BATCH && !entries.is_empty() {
+                break;
+            }
+            entries.push(self.open(index.value(), sealed.value())?);
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

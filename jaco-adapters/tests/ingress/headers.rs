@@ -131,7 +131,7 @@ fn what_strangers_say_of_themselves_does_not_pass() {
     ] {
         assert_eq!(request.header(name), Vec::<&str>::new(), "{name}");
     }
-    assert_eq!(request.header("x-forwarded-port"), ["8443"]);
+    assert_eq!(request.header("x-forwarded-port"), ["80"]);
     assert_eq!(request.header("x-realm"), ["kept"]);
     assert_eq!(request.header("x_custom"), ["kept"]);
 }

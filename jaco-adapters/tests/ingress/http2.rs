@@ -219,3 +219,59 @@ fn a_connection_without_requests_is_closed() {
         }
     });
 }
+
+/// How long a client may take nothing in these tests.
+const SHORT: Duration = Duration::from_millis(500);
+
+fn impatient() -> Limits {
+    Limits {
+        idle: SHORT,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn a_stream_whose_client_takes_nothing_is_reset_and_the_others_go_on() {
+    let authority = Authority::new();
+    let upstream = Upstream::answering(|_| Some(ok(&"x".repeat(16 << 20))));
+    let rig = rig(&authority, &upstream, impatient());
+    speak(&rig, &authority, |mut sender| async move {
+        let stuck = sender
+            .send_request(request("GET", "/", empty()))
+            .await
+            .unwrap();
+        // Meanwhile the connection is in use, and answers pings.
+        for _ in 0..8 {
+            tokio::time::sleep(SHORT / 2).await;
+            let other = sender
+                .send_request(request("GET", "/", empty()))
+                .await
+                .unwrap();
+            let body = other.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.len(), 16 << 20);
+        }
+        assert!(
+            stuck.into_body().collect().await.is_err(),
+            "it was not reset"
+        );
+    });
+}
+
+#[test]
+fn a_stream_whose_upstream_pauses_goes_on() {
+    let authority = Authority::new();
+    let upstream = Upstream::raw(|mut wire| {
+        wire.request();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
+        std::thread::sleep(4 * SHORT);
+        wire.send("b");
+    });
+    let rig = rig(&authority, &upstream, impatient());
+    speak(&rig, &authority, |mut sender| async move {
+        let response = sender
+            .send_request(request("GET", "/", empty()))
+            .await
+            .unwrap();
+        assert_eq!(text(response).await, "ab");
+    });
+}

@@ -248,3 +248,40 @@ fn a_udp_port_that_is_taken_is_reported() {
     let published = Published { rig, port: number };
     assert_eq!(published.client().ask("x").0, "one");
 }
+
+#[test]
+fn sources_that_nobody_answers_keep_out_nobody() {
+    let limits = Limits {
+        flows: 16,
+        ..Limits::default()
+    };
+    // It repeats what one says who has something to say.
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (heard, hears) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = vec![0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+            if &bytes[..length] == b"forged" {
+                heard.send(()).unwrap();
+                continue;
+            }
+            let answer = format!(
+                "one {} {}",
+                from.port(),
+                String::from_utf8_lossy(&bytes[..length])
+            );
+            socket.send_to(answer.as_bytes(), from).unwrap();
+        }
+    });
+    let published = Published::new(&[address], limits);
+    let friend = published.client();
+    let flow = friend.ask("a").1;
+    let crowd: Vec<Client> = (0..200).map(|_| published.client()).collect();
+    for one in &crowd {
+        one.0.send(b"forged").unwrap();
+        hears.recv_timeout(DEADLINE).unwrap();
+    }
+    assert_eq!(published.client().ask("b").0, "one");
+    assert_eq!(friend.ask("c").1, flow, "an answered flow stays");
+}

@@ -110,12 +110,12 @@ pub fn of_path(path: &str) -> Option<&'static Rpc> {
 pub fn page() -> String {
     let mut page = String::from(
         "# Rights\n\n\
-         Made from the table that the daemon asks before it reads a request \
+         Made from the table that the daemon asks before it reads a request\n\
          (`jaco-core/src/access/rpc.rs`).\n\n\
-         A role may do all that the ones above it may. Where the last column says so, a token that \
-         was issued\nwith `--deployment` sees and changes those deployments only. What reaches into \
-         a host needs\n`--allow-host` as well, and a privileged container `--allow-privileged`. \
-         The unix socket has every\nright.\n",
+         A role may do all that the ones above it may. Where the last column says so, a token\n\
+         that was issued with `--deployment` sees and changes those deployments only. What\n\
+         reaches into a host needs `--allow-host` as well, and a privileged container\n\
+         `--allow-privileged`. The unix socket has every right.\n",
     );
     let mut section = |title: &str, need: Need| {
         let _ = write!(

@@ -37,6 +37,8 @@ const POOL: &str = "jaco_pool";
 const MESH: &str = "jaco_mesh";
 /// Address, protocol and port of every daemon.
 const NODES: &str = "jaco_nodes";
+/// The bridges of the networks in use.
+const KNOWN: &str = "jaco_bridges";
 /// What no container reaches.
 const DENY: &str = "jaco_deny";
 /// Every interface of JACO's: the bridges, and the mesh.
@@ -95,6 +97,8 @@ pub fn desired(
         .map(|(base, length)| prefix(*base, *length));
     ruleset.interval_set(DENY, &denied.collect::<Vec<_>>());
     let bridges = bridges::interfaces(state);
+    let known = bridges.values().map(|name| json!(name));
+    ruleset.set(KNOWN, json!("ifname"), None, &known.collect::<Vec<_>>());
     ruleset.forward(&names, &bridges);
     ruleset.input(&names, &bridges, &daemons, local.metrics_port);
     ruleset.chain("output", "filter", "output", -10);
@@ -188,6 +192,13 @@ impl Ruleset {
             let forged = vec![interface("iifname", "==", bridge), foreign];
             self.rule(chain, &comment("forged by", scope), forged, "drop");
         }
+        // A bridge that has outlived its network has no true sources.
+        let unknown = vec![
+            interface("iifname", "==", BRIDGES),
+            interface("iifname", "!=", INTERFACE),
+            interface("iifname", "!=", &format!("@{KNOWN}")),
+        ];
+        self.rule(chain, "from a bridge without a network", unknown, "drop");
         for (what, set, home) in [
             ("forged container", POOL, BRIDGES),
             ("forged node", MESH, INTERFACE),

@@ -168,7 +168,7 @@ impl Simulation {
                 Message::Propose(command) => {
                     if raft.leads(to) {
                         let at = self.now(to);
-                        self.nodes[to].raft.append(system(at, command));
+                        self.nodes[to].raft.append(system(at, *command));
                     }
                 }
                 Message::Answer { term, held } => raft.answered(from, term, held, step, members),
@@ -231,7 +231,7 @@ impl Simulation {
                 .expect("a valid pool"),
             audit_retention: 100,
         };
-        self.nodes[candidate].raft.append(system(at, command));
+        self.nodes[candidate].raft.append(system(at, *command));
     }
 
     fn hears_a_leader(&self, id: Id) -> bool {
@@ -265,7 +265,7 @@ impl Simulation {
         ];
         for command in said.into_iter().flatten() {
             if let Some(leader) = self.nodes[id].raft.leader {
-                self.send(id, leader, Message::Propose(command));
+                self.send(id, leader, Message::Propose(Box::new(command)));
             }
         }
     }
@@ -309,7 +309,7 @@ impl Simulation {
             // A plan may come twice, and late, to whoever leads then.
             if self.random.below(4) == 0 {
                 let other = self.random.below(self.nodes.len());
-                self.send(id, other, Message::Propose(plan.clone()));
+                self.send(id, other, Message::Propose(Box::new(plan.clone())));
             }
             commands.push(plan);
         }

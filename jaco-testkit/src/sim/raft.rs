@@ -53,7 +53,7 @@ pub enum Message {
         held: Result<usize, usize>,
     },
     /// A command for the leader, who stamps the time.
-    Propose(jaco_core::cluster::Command),
+    Propose(Box<jaco_core::cluster::Command>),
 }
 
 impl Raft {

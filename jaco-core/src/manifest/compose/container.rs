@@ -21,7 +21,7 @@ pub(super) fn container(
     let mounts = mounts::mounts(service, fields, declared);
     let mut gpus = fields.take_or_default("gpus", parts::gpus);
     gpus.extend(deploy.devices.iter().cloned());
-    let container = ContainerSpec {
+    ContainerSpec {
         image: image(service, fields),
         command: fields.take("command", words::command),
         entrypoint: fields.take("entrypoint", words::command),
@@ -74,8 +74,7 @@ pub(super) fn container(
         tty: fields.take_or_default("tty", boolean),
         post_start: fields.take_or_default("post_start", list(hook)),
         pre_stop: fields.take_or_default("pre_stop", list(hook)),
-    };
-    container
+    }
 }
 
 fn image(service: &str, fields: &mut Fields<'_>) -> String {

@@ -79,9 +79,10 @@ impl<'a> Rules<'a> {
                 continue;
             }
             if let Some(Placed { name, path, at, .. }) = &service.unlabelled_privilege {
+                let service = service.name.as_str();
                 let message = format!(
-                    "service \"{}\" sets {name}, which needs the label {ALLOW_PRIVILEGED}: \"true\"",
-                    service.name
+                    "service {service:?} sets {name}, which needs the label \
+                     {ALLOW_PRIVILEGED}: \"true\""
                 );
                 self.findings.invalid(*at, path, message);
             }
