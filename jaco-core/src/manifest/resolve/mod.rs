@@ -132,7 +132,7 @@ fn resolve_parts(
     for message in files.told() {
         match request.strict {
             true => {
-                findings.invalid_file(compose_file, format!("{message}; --strict refuses that"))
+                findings.invalid_file(compose_file, format!("{message}; --strict refuses that"));
             }
             false => findings.notice_file(compose_file, message),
         }
