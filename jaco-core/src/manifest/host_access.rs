@@ -308,8 +308,8 @@ fn is_below(path: &str, directory: &str) -> bool {
 }
 
 /// What the node itself finds that its manifest asked for more than it was granted, with the
-/// paths as they really are there, those in the options of its volumes among them. `resolve` follows
-/// symbolic links.
+/// paths as they really are there, those in the options of its volumes among them. `resolve`
+/// follows symbolic links.
 ///
 /// # Errors
 /// The demands that nobody granted.

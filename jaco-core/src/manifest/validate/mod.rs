@@ -80,7 +80,8 @@ impl<'a> Rules<'a> {
             }
             if let Some(Placed { name, path, at, .. }) = &service.unlabelled_privilege {
                 let message = format!(
-                    "service \"{}\" sets {name}, which needs the label {ALLOW_PRIVILEGED}: \"true\"",
+                    "service \"{}\" sets {name}, which needs the label {ALLOW_PRIVILEGED}: \
+                     \"true\"",
                     service.name
                 );
                 self.findings.invalid(*at, path, message);
