@@ -111,7 +111,8 @@ fn a_link_that_leads_out_is_found_on_the_node() {
             path => path.to_owned(),
         };
         let container = &only(&spec).container;
-        host_access::may_start(container, granted, &allowed, &["/var/lib/x"], &resolve).is_ok()
+        let asked = (container, &spec.volumes);
+        host_access::may_start(asked, granted, &allowed, &["/var/lib/x"], &resolve).is_ok()
     };
     assert!(judge(nothing, "/srv/www"));
     assert!(!judge(nothing, "/etc"));
@@ -123,6 +124,116 @@ fn a_link_that_leads_out_is_found_on_the_node() {
     assert!(!judge(host, "/var"), "a directory above it");
     let old = Granted::default();
     assert!(judge(old, "/var/lib/x"), "let in before rights were noted");
+}
+
+#[test]
+fn a_path_with_dots_is_followed_as_the_engine_follows_it() {
+    let allowed = Allowed {
+        allow_binds: vec!["/srv".to_owned()],
+        ..Allowed::default()
+    };
+    let nothing = Granted {
+        host: false,
+        privileged: false,
+    };
+    // `/srv/d` leads to `/srv/sub/d`, `/srv/link` to `/etc`; what is missing is not resolved.
+    let resolve = |path: &str| match path {
+        "/srv/d/../link" => "/srv/sub/link".to_owned(),
+        "/srv/link" => "/etc".to_owned(),
+        "/srv/link/x" => "/etc/x".to_owned(),
+        path => path.to_owned(),
+    };
+    for path in [
+        "/srv/d/../link",
+        "/srv/link/none/../x",
+        "/srv/./link",
+        "//srv/link/",
+    ] {
+        let spec = spec(&format!(
+            "volumes: [{{type: bind, source: {path}, target: /x}}]"
+        ));
+        let asked = (&only(&spec).container, &spec.volumes);
+        let judged = host_access::may_start(asked, nothing, &allowed, &[], &resolve);
+        assert!(judged.is_err(), "{path}");
+    }
+}
+
+const NFS: &str = "{type: nfs, o: \"addr=10.0.0.1\", device: \":/export\"}";
+const BINDS: [&str; 5] = [
+    "{type: none, o: bind, device: /var/run/docker.sock}",
+    "{type: none, o: bind, device: //run/./jaco/}",
+    "{type: none, o: bind, device: /}",
+    "{type: overlay, o: \"ro,lowerdir=/srv:/etc/jaco,upperdir=/a,workdir=/b\", device: overlay}",
+    "{type: none, o: \"rbind\", device: /srv/../etc/jaco/state.key}",
+];
+
+fn with_options(options: &str) -> String {
+    format!("volumes: [\"v:/v\"] || volumes: {{v: {{driver_opts: {options}}}}}")
+}
+
+#[test]
+fn options_of_a_volume_reach_no_further_than_a_bind() {
+    for options in BINDS {
+        let line = with_options(options);
+        assert_eq!(
+            class_of(&line, &Allowed::default()),
+            Class::Privileged,
+            "{line}"
+        );
+    }
+    let nfs = with_options(NFS);
+    assert_eq!(class_of(&nfs, &Allowed::default()), Class::Host);
+}
+
+#[test]
+fn privilege_through_a_volume_needs_the_label() {
+    let errors = |options: &str, labels: &str| {
+        let bundle = Bundle {
+            jaco: "deployment: x\n".to_owned(),
+            compose: format!(
+                "services:\n  web:\n    image: a\n    labels: {labels}\n    volumes: [\"v:/v\"]\n\
+                 volumes: {{v: {{driver_opts: {options}}}}}\n"
+            ),
+            ..Bundle::default()
+        };
+        parse(&bundle).map_err(|report| format!("{:?}", report.to_error()))
+    };
+    for options in BINDS {
+        let refused = errors(options, "{}").unwrap_err();
+        assert!(refused.contains("jaco.io/allow-privileged"), "{refused}");
+        assert!(
+            errors(options, "{jaco.io/allow-privileged: \"true\"}").is_ok(),
+            "{options}"
+        );
+    }
+    assert!(errors(NFS, "{}").is_ok());
+}
+
+#[test]
+fn the_node_judges_the_volumes_too() {
+    let judge = |host, device: &str, leads_to: &str| {
+        let spec = spec(&with_options(&format!(
+            "{{type: none, o: bind, device: {device}}}"
+        )));
+        let granted = Granted {
+            host,
+            privileged: false,
+        };
+        let resolve = |path: &str| match path {
+            "/srv/link" => leads_to.to_owned(),
+            path => path.to_owned(),
+        };
+        let asked = (&only(&spec).container, &spec.volumes);
+        let reserved = ["/var/lib/x"];
+        host_access::may_start(asked, granted, &Allowed::default(), &reserved, &resolve).is_ok()
+    };
+    assert!(!judge(false, "/srv", ""), "nobody granted it");
+    assert!(judge(true, "/srv/link", "/srv/www"));
+    assert!(
+        !judge(true, "/srv/link", "/var/lib/x/raft"),
+        "a link to the daemon's own"
+    );
+    assert!(!judge(true, "/var/lib/x", ""), "the daemon's own directory");
 }
 
 proptest! {

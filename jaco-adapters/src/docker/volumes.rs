@@ -61,7 +61,8 @@ fn check_stranger(
     }
     let owner = owner.map_or("", String::as_str);
     Err(RuntimeError::Denied(format!(
-        "volume \"{}\" belongs to deployment \"{owner}\", and nobody with the right \"host\" granted it",
+        "volume \"{}\" belongs to deployment \"{owner}\", and nobody with the right \"host\" \
+         granted it",
         spec.engine_name
     )))
 }

@@ -117,11 +117,15 @@ fn read_file(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other("not a regular file"));
     }
     let most = u64::try_from(most).unwrap_or(u64::MAX);
+    let too_large = || std::io::Error::other(format!("larger than {most} bytes"));
+    if about.len() > most {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
     // What the kernel makes as it is read has no size before.
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(std::io::Error::other(format!("larger than {most} bytes")));
+        return Err(too_large());
     }
     Ok(bytes)
 }
@@ -135,10 +139,10 @@ impl ProjectFiles for Disk {
     }
 
     fn list(&self, path: &str) -> Result<Vec<ListedFile>, FileError> {
-        let mut files = Vec::new();
-        walk(Path::new(path), String::new(), &mut files)?;
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        let mut walk = Walk::default();
+        walk.visit(Path::new(path), String::new())?;
+        walk.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(walk.files)
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -152,40 +156,54 @@ const DEEPEST: usize = 64;
 const MAX_FILES: usize = 10_000;
 const MAX_TREE: u64 = 1 << 30;
 
-fn walk(path: &Path, relative: String, files: &mut Vec<ListedFile>) -> Result<(), FileError> {
-    let about = std::fs::metadata(path).map_err(|error| reason(&error))?;
-    if about.is_file() {
-        let mode = about.permissions().mode() & 0o7777;
-        files.push(ListedFile {
-            path: relative,
-            mode,
-            size: about.len(),
-        });
-        return Ok(());
+/// What a walk of a tree has found so far.
+#[derive(Default)]
+struct Walk {
+    files: Vec<ListedFile>,
+    bytes: u64,
+    /// Files and directories: links may make a few empty directories endlessly many.
+    seen: usize,
+}
+
+impl Walk {
+    fn visit(&mut self, path: &Path, relative: String) -> Result<(), FileError> {
+        let about = std::fs::metadata(path).map_err(|error| reason(&error))?;
+        self.seen += 1;
+        if about.is_file() {
+            self.bytes = self.bytes.saturating_add(about.len());
+        }
+        if self.seen > MAX_FILES || self.bytes > MAX_TREE {
+            let message = format!("more than {MAX_FILES} entries or {MAX_TREE} bytes");
+            return Err(FileError::Other(message));
+        }
+        if about.is_file() {
+            self.files.push(ListedFile {
+                path: relative,
+                mode: about.permissions().mode() & 0o7777,
+                size: about.len(),
+            });
+            return Ok(());
+        }
+        if !about.is_dir() {
+            return Err(FileError::Other(
+                "neither a file nor a directory".to_owned(),
+            ));
+        }
+        if relative.matches('/').count() > DEEPEST {
+            return Err(FileError::Other("directories nest too deeply".to_owned()));
+        }
+        for entry in std::fs::read_dir(path).map_err(|error| reason(&error))? {
+            let entry = entry.map_err(|error| reason(&error))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let below = if relative.is_empty() {
+                name
+            } else {
+                format!("{relative}/{name}")
+            };
+            self.visit(&entry.path(), below)?;
+        }
+        Ok(())
     }
-    if !about.is_dir() {
-        return Err(FileError::Other(
-            "neither a file nor a directory".to_owned(),
-        ));
-    }
-    if relative.matches('/').count() > DEEPEST {
-        return Err(FileError::Other("directories nest too deeply".to_owned()));
-    }
-    if files.len() > MAX_FILES || files.iter().map(|file| file.size).sum::<u64>() > MAX_TREE {
-        let message = format!("more than {MAX_FILES} files or {MAX_TREE} bytes");
-        return Err(FileError::Other(message));
-    }
-    for entry in std::fs::read_dir(path).map_err(|error| reason(&error))? {
-        let entry = entry.map_err(|error| reason(&error))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let below = if relative.is_empty() {
-            name
-        } else {
-            format!("{relative}/{name}")
-        };
-        walk(&entry.path(), below, files)?;
-    }
-    Ok(())
 }
 
 fn reason(error: &std::io::Error) -> FileError {
@@ -193,5 +211,55 @@ fn reason(error: &std::io::Error) -> FileError {
         ErrorKind::NotFound => FileError::NotFound,
         ErrorKind::PermissionDenied => FileError::PermissionDenied,
         _ => FileError::Other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that fails says where
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("jaco-files-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_walk_of_links_without_files_ends() {
+        let dir = scratch("links");
+        symlink(".", dir.join("a")).unwrap();
+        symlink(".", dir.join("b")).unwrap();
+        let listed = Disk.list(dir.to_str().unwrap());
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(matches!(listed, Err(FileError::Other(_))));
+    }
+
+    #[test]
+    fn one_directory_of_many_files_is_refused() {
+        let dir = scratch("flat");
+        for number in 0..=MAX_FILES {
+            std::fs::File::create(dir.join(number.to_string())).unwrap();
+        }
+        let listed = Disk.list(dir.to_str().unwrap());
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(matches!(listed, Err(FileError::Other(_))));
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read() {
+        let dir = scratch("read");
+        let file = dir.join("file");
+        std::fs::write(&file, "abc").unwrap();
+        let within = read_file(&file, 3);
+        let beyond = read_file(&file, 2);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(within.unwrap(), b"abc");
+        assert!(beyond.is_err());
+        assert!(read_file(Path::new("/dev/zero"), MAX_MANIFEST).is_err());
+        assert!(read_file(Path::new("/"), MAX_MANIFEST).is_err());
     }
 }

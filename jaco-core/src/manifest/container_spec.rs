@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::host_access::{Allowed, Class, Demand, RESERVED_PATHS, of_container};
+use super::host_access::{Allowed, Class, Demand, RESERVED_PATHS, of_container, of_volume};
+use super::spec::VolumeSpec;
 
 /// The container half of a service. Absent means: the engine's or the image's default.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +66,15 @@ pub struct ContainerSpec {
 
 impl ContainerSpec {
     /// The compose key by which this container asks for privileges, if it does (spec 10).
-    pub fn privileged_key(&self) -> Option<String> {
-        let demands = of_container(self, &Allowed::default(), &RESERVED_PATHS);
+    pub fn privileged_key(&self, volumes: &BTreeMap<String, VolumeSpec>) -> Option<String> {
+        let mut demands = of_container(self, &Allowed::default(), &RESERVED_PATHS);
+        for mount in &self.mounts {
+            if let MountSource::Volume { key, .. } = &mount.source
+                && let Some(volume) = volumes.get(key)
+            {
+                demands.extend(of_volume(key, volume, &RESERVED_PATHS));
+            }
+        }
         let privileged = |demand: &Demand| demand.class == Class::Privileged;
         demands
             .into_iter()

@@ -7,6 +7,8 @@
 //! Invariant (`tests/host_access.rs`): no known escape is without a demand, no harmless file has
 //! one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::spec::{ContainerSpec, DeploymentSpec, Hook, MountSource, ServiceSpec, VolumeSpec};
@@ -136,7 +138,8 @@ pub fn demands(spec: &DeploymentSpec, service: &ServiceSpec, allowed: &Allowed) 
         if let MountSource::Volume { key, .. } = &mount.source
             && let Some(volume) = spec.volumes.get(key)
         {
-            demands.extend(of_volume(&spec.name, key, volume));
+            demands.extend(of_volume(key, volume, &RESERVED_PATHS));
+            demands.extend(of_owner(&spec.name, key, volume));
         }
     }
     demands
@@ -175,8 +178,7 @@ pub fn of_container(spec: &ContainerSpec, allowed: &Allowed, reserved: &[&str]) 
     for mount in &spec.mounts {
         if let MountSource::Bind(bind) = &mount.source {
             let path = normal(&bind.path);
-            let touches = |reserved: &&str| is_below(&path, reserved) || is_below(reserved, &path);
-            if reserved.iter().any(touches) {
+            if touches(&path, reserved) {
                 demand(Class::Privileged, "volumes", &bind.path);
             } else if !allowed.allow_binds.iter().any(|dir| is_below(&path, dir)) {
                 demand(Class::Host, "volumes", &bind.path);
@@ -225,23 +227,46 @@ pub fn of_container(spec: &ContainerSpec, allowed: &Allowed, reserved: &[&str]) 
     found
 }
 
-fn of_volume(deployment: &DeploymentName, key: &str, volume: &VolumeSpec) -> Option<Demand> {
-    let owner = volume.engine_name.strip_prefix("jaco_");
-    let owner = owner.and_then(|rest| rest.split_once('_')).map(|it| it.0);
-    let value = if !volume.driver_opts.is_empty() {
-        format!("{key}: driver_opts")
-    } else if let Some(driver) = volume.driver.as_deref().filter(|name| *name != "local") {
-        format!("{key}: driver {driver}")
-    } else if volume.external && owner.is_some_and(|owner| owner != deployment.as_str()) {
-        format!("{key}: external {}", volume.engine_name)
+/// What a named volume asks for, whoever it belongs to. Its options are those of a mount, so they
+/// can bind or overlay what a bind may not.
+pub fn of_volume(key: &str, volume: &VolumeSpec, reserved: &[&str]) -> Option<Demand> {
+    let path = option_paths(volume).find(|path| touches(path, reserved));
+    let (class, value) = if let Some(path) = path {
+        (Class::Privileged, format!("{key}: driver_opts {path}"))
+    } else if !volume.driver_opts.is_empty() {
+        (Class::Host, format!("{key}: driver_opts"))
     } else {
-        return None;
+        let driver = volume.driver.as_deref().filter(|name| *name != "local")?;
+        (Class::Host, format!("{key}: driver {driver}"))
     };
     Some(Demand {
-        class: Class::Host,
+        class,
         key: "volumes".to_owned(),
         value,
     })
+}
+
+/// An external volume that is named like those of another deployment.
+fn of_owner(deployment: &DeploymentName, key: &str, volume: &VolumeSpec) -> Option<Demand> {
+    let owner = volume.engine_name.strip_prefix("jaco_")?.split_once('_')?.0;
+    (volume.external && owner != deployment.as_str()).then(|| Demand {
+        class: Class::Host,
+        key: "volumes".to_owned(),
+        value: format!("{key}: external {}", volume.engine_name),
+    })
+}
+
+/// The absolute paths in a volume's options: `/a` of `device: /a` and of `o: lowerdir=/b:/a,ro`.
+fn option_paths(volume: &VolumeSpec) -> impl Iterator<Item = &str> {
+    let values = volume.driver_opts.values();
+    let parts = values.flat_map(|value| value.split([',', '=', ':']));
+    parts.map(str::trim).filter(|part| part.starts_with('/'))
+}
+
+/// Whether a path is, holds, or lies below one of those.
+fn touches(path: &str, reserved: &[&str]) -> bool {
+    let near = |reserved: &&str| is_below(path, reserved) || is_below(reserved, path);
+    reserved.iter().any(near)
 }
 
 /// Takes rights away, and gives none.
@@ -283,12 +308,13 @@ fn is_below(path: &str, directory: &str) -> bool {
 }
 
 /// What the node itself finds that its manifest asked for more than it was granted, with the
-/// paths as they really are there. `resolve` follows symbolic links.
+/// paths as they really are there, those in the options of its volumes among them. `resolve`
+/// follows symbolic links.
 ///
 /// # Errors
 /// The demands that nobody granted.
 pub fn may_start(
-    spec: &ContainerSpec,
+    (spec, volumes): (&ContainerSpec, &BTreeMap<String, VolumeSpec>),
     granted: Granted,
     allowed: &Allowed,
     reserved: &[&str],
@@ -297,7 +323,8 @@ pub fn may_start(
     let mut real = spec.clone();
     for mount in &mut real.mounts {
         if let MountSource::Bind(bind) = &mut mount.source {
-            bind.path = resolve(&bind.path);
+            // The engine drops `..` by the letter before it follows links, and so does this.
+            bind.path = resolve(&normal(&bind.path));
         }
     }
     for device in &mut real.devices {
@@ -314,6 +341,14 @@ pub fn may_start(
     let reserved: Vec<String> = reserved.iter().map(|path| resolve(path)).collect();
     let reserved: Vec<&str> = reserved.iter().map(String::as_str).collect();
     let mut demands = of_container(&real, &allowed, &reserved);
+    for (key, volume) in volumes {
+        let mut real = volume.clone();
+        let paths = option_paths(volume).map(resolve).enumerate();
+        // Beside the options as they stand, so that neither spelling is missed.
+        real.driver_opts
+            .extend(paths.map(|(number, path)| (format!("resolved {number}"), path)));
+        demands.extend(of_volume(key, &real, &reserved));
+    }
     demands.retain(|demand| match demand.class {
         Class::Baseline => false,
         Class::Host => !granted.host,

@@ -35,7 +35,8 @@ impl DeploymentSpec {
     /// The services that need a token with `allows_privileged`, in name order.
     pub fn privileged_services(&self) -> Vec<ServiceName> {
         let services = self.services.iter();
-        let privileged = services.filter(|(_, s)| s.container.privileged_key().is_some());
+        let privileged = |service: &ServiceSpec| service.container.privileged_key(&self.volumes);
+        let privileged = services.filter(|(_, service)| privileged(service).is_some());
         privileged.map(|(name, _)| name.clone()).collect()
     }
 }

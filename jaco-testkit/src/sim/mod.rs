@@ -231,7 +231,7 @@ impl Simulation {
                 .expect("a valid pool"),
             audit_retention: 100,
         };
-        self.nodes[candidate].raft.append(system(at, *command));
+        self.nodes[candidate].raft.append(system(at, command));
     }
 
     fn hears_a_leader(&self, id: Id) -> bool {

@@ -106,10 +106,10 @@ impl Starts {
         let engine = config.docker_host.trim_start_matches("unix://");
         let mut reserved: Vec<&str> = RESERVED_PATHS.to_vec();
         reserved.extend(own.iter().map(String::as_str).chain([engine]));
-        let (spec, granted) = (&request.spec, request.granted);
+        let (asked, granted) = ((&request.spec, &request.volumes), request.granted);
         let real = |path: &str| member.system.real_path(path);
         let allowed = config.workloads.allowed();
-        let judged = host_access::may_start(spec, granted, &allowed, &reserved, &real);
+        let judged = host_access::may_start(asked, granted, &allowed, &reserved, &real);
         judged.map_err(|demands| {
             let demands = demands.iter().map(|it| format!("{}: {}", it.key, it.value));
             let demands: Vec<String> = demands.collect();

@@ -1,12 +1,14 @@
 //! The keys of a service that make up its container.
 
+use std::collections::BTreeMap;
+
 use super::deploy::Deploy;
 use super::{Declared, Placed, health, mounts, parts, words};
 use crate::manifest::read::{
     Fields, View, boolean, bytes, choice, count, duration, integer, key_values, list, map, mode,
     non_empty, string, strings, thousandths,
 };
-use crate::manifest::spec::{ContainerSpec, Hook, Limits};
+use crate::manifest::spec::{ContainerSpec, Hook, Limits, VolumeSpec};
 
 /// The label that lets a service ask for privileges; its value must be exactly `true`.
 pub(crate) const ALLOW_PRIVILEGED: &str = "jaco.io/allow-privileged";
@@ -127,9 +129,10 @@ pub(super) fn unlabelled_privilege(
     service: &str,
     fields: &Fields<'_>,
     container: &ContainerSpec,
+    volumes: &BTreeMap<String, VolumeSpec>,
 ) -> Option<Placed<()>> {
     let label = container.labels.get(ALLOW_PRIVILEGED);
-    let key = container.privileged_key()?;
+    let key = container.privileged_key(volumes)?;
     let is_labelled = label.is_some_and(|value| value == "true");
     (!is_labelled).then(|| Placed {
         path: format!("services.{service}.{key}"),

@@ -104,7 +104,8 @@ fn service(name: &str, view: View<'_>, declared: &Declared<'_>) -> Option<Servic
     let mut fields = view.fields()?;
     let deploy = fields.take_or_default("deploy", deploy::deploy);
     let container = container::container(name, &mut fields, declared, &deploy);
-    let unlabelled_privilege = container::unlabelled_privilege(name, &fields, &container);
+    let unlabelled_privilege =
+        container::unlabelled_privilege(name, &fields, &container, &declared.volumes);
     let network_mode_at = fields.at("network_mode");
     let network_mode = fields.take("network_mode", attach::network_mode);
     let service = Service {
