@@ -95,7 +95,7 @@ impl ControlPlane for Daemon {
     }
 
     async fn changed_after(&self, _: u64) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn logs(&self, _: &ReplicaId, _: &LogOptions) -> Result<Box<dyn LogLines>, RuntimeError> {

@@ -211,3 +211,30 @@ proptest! {
         let _ = parse(&text, &environment());
     }
 }
+
+#[test]
+fn what_containers_may_have_and_reach_is_checked() {
+    let config = parse("", &environment()).unwrap();
+    assert_eq!(config.isolation_deny, [([169, 254, 169, 254].into(), 32)]);
+    assert_eq!(config.workloads.pids_limit, 4_096);
+    let text = "workloads: {allow_binds: [/srv]}\nisolation: {deny: [10.0.0.0/8, 192.0.2.1]}";
+    let config = parse(text, &environment()).unwrap();
+    assert_eq!(config.workloads.allowed().allow_binds, ["/srv"]);
+    assert_eq!(config.isolation_deny.len(), 2);
+    for wrong in [
+        "workloads: {allow_binds: [srv]}",
+        "workloads: {pids_limit: 0}",
+        "workloads: {log_max_size: lots}",
+        "workloads: {allow_caps: [ALL]}",
+        "isolation: {deny: [10.0.0.1/8]}",
+        "isolation: {deny: [10.0.0.0/0]}",
+        "isolation: {deny: ['::1']}",
+    ] {
+        let report = parse(wrong, &environment()).unwrap_err();
+        assert_eq!(
+            report.violations[0].code,
+            ErrorCode::ConfigInvalid,
+            "{wrong}"
+        );
+    }
+}

@@ -317,6 +317,7 @@ fn a_flood_of_failed_logins_is_told_once_a_minute_and_address() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)] // the page is read from disk
 fn the_page_of_rights_is_that_of_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/rights.md");
     let page = rpc::page();

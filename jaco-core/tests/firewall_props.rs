@@ -160,7 +160,9 @@ proptest! {
             .collect();
         let inside = |n: usize| Ipv4Addr::from(u32::from(scopes[n].1.base) + 9);
         let mesh = state.nodes["n2"].mesh_address;
-        let came_by = [bridges[0].as_str(), bridges[1].as_str(), "jaco-wg", "eth0", "jaco-0000-0000"][came];
+        let stale = "jaco-0000-0000";
+        let doors = [bridges[0].as_str(), bridges[1].as_str(), "jaco-wg", "eth0", stale];
+        let came_by = doors[came];
         let claimed = [inside(0), inside(1), mesh, [192, 0, 2, 7].into(), [10, 99, 0, 2].into()];
         let packet = Packet {
             from: (came_by, claimed[claims]),

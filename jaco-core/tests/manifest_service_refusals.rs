@@ -79,8 +79,8 @@ fn the_proxy_protocol_is_version_2_and_for_tcp() {
 #[test]
 fn regression_one_host_port_has_one_owner() {
     check_compose(
-        "services:\n  a: {image: w, ports: ['5353:53/udp', '9000:1']}\n  \
-         b: {image: w, ports: ['5353:53', '9000-9001:1-2']}\n",
+        "services:\n  a: {image: w, ports: ['54:53/udp', '9000:1']}\n  \
+         b: {image: w, ports: ['54:53', '9000-9001:1-2']}\n",
         &[
             "compose.yaml:3:34 port_conflict services.b.ports[1]: service \"b\" publishes host \
             port \

@@ -332,8 +332,8 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
     for (key, message) in file.workloads.violations() {
         noted(invalid(key, message));
     }
-    let denied = file.isolation.deny.iter().map(|text| network(text));
-    let isolation_deny = denied.collect::<Result<Vec<_>, _>>();
+    let isolation_deny = Local::read_deny(&file.isolation.deny);
+    let isolation_deny = isolation_deny.map_err(|message| invalid("isolation.deny", message));
     let isolation_deny = isolation_deny.map_err(&mut noted).ok();
     let listen = listen?;
     Some(Config {
@@ -374,24 +374,6 @@ fn check(file: File, environment: &Environment, errors: &mut Vec<Error>) -> Opti
 fn address(key: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse()
         .map_err(|_| invalid(key, format!("\"{text}\" is not an address and port")))
-}
-
-/// An IPv4 network without bits behind its prefix, or an address.
-fn network(text: &str) -> Result<(Ipv4Addr, u8), Error> {
-    let (base, length) = text.split_once('/').unwrap_or((text, "32"));
-    let base = base.parse::<Ipv4Addr>().ok();
-    let length = length
-        .parse::<u8>()
-        .ok()
-        .filter(|length| (1..=32).contains(length));
-    let whole = |(base, length): &(Ipv4Addr, u8)| {
-        u32::from(*base).trailing_zeros() >= 32 - u32::from(*length)
-    };
-    let network = base.zip(length).filter(whole);
-    network.ok_or_else(|| {
-        let message = format!("\"{text}\" is not a network like 169.254.169.254/32");
-        invalid("isolation.deny", message)
-    })
 }
 
 fn acme(file: &File) -> Result<Acme, Error> {

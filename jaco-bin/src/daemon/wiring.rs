@@ -49,7 +49,7 @@ pub(super) fn harden() {
     match jaco_adapters::system::raise_file_limit() {
         Ok(files) => tracing::info!(subsystem = "cluster", files, "limit of open files"),
         Err(error) => {
-            tracing::warn!(subsystem = "cluster", %error, "raise the limit of open files")
+            tracing::warn!(subsystem = "cluster", %error, "raise the limit of open files");
         }
     }
 }

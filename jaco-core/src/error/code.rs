@@ -85,7 +85,7 @@ codes! {
     TokenRevoked "token_revoked" Unauthenticated
         "ask an operator for a new token: `jaco token issue --name <you>`";
     PermissionDenied "permission_denied" PermissionDenied
-        "use a token with that right: `jaco token issue --role … --allow-host --allow-privileged`";
+        "use a token with that right: `jaco token issue --role … [--allow-host] …`";
     JoinTokenInvalid "join_token_invalid" Unauthenticated
         "issue a new one on a member: `jaco node issue-join-token`";
     TlsUntrusted "tls_untrusted" Unauthenticated

@@ -66,6 +66,28 @@ pub struct Local {
     pub metrics_port: Option<u16>,
 }
 
+impl Local {
+    /// Reads the values of `isolation.deny`: networks without bits behind their prefix, or
+    /// addresses.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is neither.
+    pub fn read_deny(list: &[String]) -> Result<Vec<(Ipv4Addr, u8)>, String> {
+        let network = |text: &String| {
+            let (base, length) = text.split_once('/').unwrap_or((text, "32"));
+            let base = base.parse::<Ipv4Addr>().ok();
+            let length = length.parse::<u8>().ok();
+            let network = base.zip(length.filter(|length| (1..=32).contains(length)));
+            let whole = |(base, length): &(Ipv4Addr, u8)| {
+                u32::from(*base).trailing_zeros() >= 32 - u32::from(*length)
+            };
+            let shape = || format!("\"{text}\" is not a network like 169.254.169.254/32");
+            network.filter(whole).ok_or_else(shape)
+        };
+        list.iter().map(network).collect()
+    }
+}
+
 /// What this node's table should be. `None` before the cluster exists.
 pub fn desired(
     state: &ClusterState,
