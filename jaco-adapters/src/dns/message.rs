@@ -36,6 +36,7 @@ pub(super) enum Handled {
 pub(super) struct Pending {
     pub(super) request: Message,
     pub(super) carrier: Carrier,
+    pub(super) asker: Ipv4Addr,
 }
 
 /// A request that can be answered, or what to say to one that cannot.

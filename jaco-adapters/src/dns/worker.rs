@@ -100,7 +100,13 @@ impl Worker {
             }
             Received::Request(request) => match self.answer(gateway, asker, &request) {
                 Some(reply) => (request, reply),
-                None => return Handled::Pending(Pending { request, carrier }),
+                None => {
+                    return Handled::Pending(Pending {
+                        request,
+                        carrier,
+                        asker,
+                    });
+                }
             },
         };
         match message::write(&reply, &request, carrier, into) {
@@ -129,8 +135,12 @@ impl Worker {
 
     /// Asks the upstreams; the reply is ready to be sent.
     pub(super) async fn forward(&self, pending: Pending) -> Vec<u8> {
-        let Pending { request, carrier } = pending;
-        let reply = self.forwarder.resolve(&request).await;
+        let Pending {
+            request,
+            carrier,
+            asker,
+        } = pending;
+        let reply = self.forwarder.resolve(&request, asker).await;
         let mut bytes = Vec::new();
         if message::write(&reply, &request, carrier, &mut bytes).is_err() {
             bytes.clear();

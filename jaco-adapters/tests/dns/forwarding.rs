@@ -7,7 +7,7 @@ use hickory_proto::rr::{Name, RecordType};
 use jaco_testkit::builders::{deployment, service};
 
 use super::support::upstream::{absent, empty, found};
-use super::support::{Rig, Upstream, addresses, question};
+use super::support::{Rig, Upstream, addresses, question, with_edns};
 
 const A: RecordType = RecordType::A;
 
@@ -208,4 +208,67 @@ fn names_of_replicas_never_leave_the_node() {
         }
     }
     assert_eq!(upstream.asked(), 0);
+}
+
+#[test]
+fn one_container_does_not_use_up_the_forwarder() {
+    let upstream = Upstream::answering(|question, _| {
+        let name = question.queries[0].name.to_ascii();
+        match name.starts_with("stuck") {
+            true => Vec::new(),
+            false => vec![found(question, [192, 0, 2, 1], 60)],
+        }
+    });
+    let rig = Rig::of(
+        [deployment(
+            "shop",
+            [("web", service(1, "a")), ("api", service(1, "a"))],
+        )],
+        &[upstream.address],
+    );
+    let (attacker, other) = (rig.client("web"), rig.client("api"));
+    for number in 0..600 {
+        let stuck = question(&format!("stuck{number}.example.com"), A);
+        attacker.send(&stuck.to_vec().unwrap());
+        if number % 50 == 0 {
+            let name = format!("good{number}.example.com");
+            assert_eq!(other.addresses(&name).len(), 1);
+        }
+    }
+    // Most of them were never asked.
+    assert!(upstream.asked() < 600, "asked {} times", upstream.asked());
+}
+
+#[test]
+fn a_question_that_many_ask_at_once_is_on_its_way_once() {
+    let upstream = Upstream::answering(|question, _| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        vec![found(question, [192, 0, 2, 1], 0)]
+    });
+    let rig = Rig::new(&[upstream.address]);
+    let client = rig.client("web");
+    let questions: Vec<Message> = (0..40).map(|_| question("same.example.com", A)).collect();
+    for question in &questions {
+        client.send(&question.to_vec().unwrap());
+    }
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < questions.len() {
+        let reply = client.receive_any();
+        assert_eq!(addresses(&reply).len(), 1);
+        answered.insert(reply.id);
+    }
+    assert!(upstream.asked() <= 2, "asked {} times", upstream.asked());
+}
+
+#[test]
+fn a_server_from_before_edns_is_asked_without_it() {
+    let upstream = Upstream::answering(|question, _| match question.edns.is_some() {
+        true => vec![empty(question, ResponseCode::FormErr)],
+        false => vec![found(question, [192, 0, 2, 1], 60)],
+    });
+    let rig = Rig::new(&[upstream.address]);
+    let asked = with_edns(question("old.example.com", A), 1_232);
+    let reply = rig.client("web").exchange(&asked);
+    assert_eq!(addresses(&reply).len(), 1);
+    assert_eq!(upstream.asked(), 2);
 }

@@ -141,6 +141,11 @@ impl Client {
         }
     }
 
+    /// Waits for the next reply, whatever it is to.
+    pub(crate) fn receive_any(&self) -> Message {
+        self.next(DEADLINE).expect("a reply").1
+    }
+
     fn next(&self, wait: Duration) -> Option<(usize, Message)> {
         self.socket.set_read_timeout(Some(wait)).unwrap();
         let mut buffer = [0; 65535];
