@@ -33,15 +33,15 @@ pub(super) async fn ensure(passages: &[Passage]) -> Result<(), HostError> {
             })
         });
         let wanted: Vec<Vec<String>> = wanted.collect();
-        for stale in ours(table, chain).await? {
-            if !wanted.iter().any(|rule| sorted(rule) == sorted(&stale)) {
-                iptables(table, &["-D", chain], &stale).await?;
-            }
+        let found = ours(table, chain).await?;
+        let is_in = |rule: &[String], rules: &[Vec<String>]| {
+            rules.iter().any(|other| sorted(other) == sorted(rule))
+        };
+        for stale in found.iter().filter(|rule| !is_in(rule, &wanted)) {
+            iptables(table, &["-D", chain], stale).await?;
         }
-        for rule in &wanted {
-            if iptables(table, &["-C", chain], rule).await.is_err() {
-                iptables(table, &["-I", chain, "1"], rule).await?;
-            }
+        for missing in wanted.iter().filter(|rule| !is_in(rule, &found)) {
+            iptables(table, &["-I", chain, "1"], missing).await?;
         }
     }
     Ok(())

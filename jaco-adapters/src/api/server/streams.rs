@@ -5,7 +5,7 @@
 use std::pin::Pin;
 
 use futures::Stream;
-use jaco_core::access::Caller;
+use jaco_core::cluster::ClusterState;
 use jaco_core::cluster::audit::EventType;
 use jaco_core::id::{DeploymentName, ServiceName};
 use jaco_core::time::Timestamp;
@@ -42,21 +42,26 @@ impl Watch for Api {
         let api = self.clone();
         let (sender, receiver) = mpsc::channel(BUFFERED);
         tokio::spawn(async move {
-            let mut last = None;
+            let (mut last, mut seen) = (None, None);
             loop {
-                let step = api.status_after(&caller, deployment.as_ref(), service.as_ref());
-                let (index, next) = match step.await {
-                    Ok(next) => next,
+                let state = match api.still_seen(&caller).await {
+                    Ok(state) => state,
                     Err(status) => return drop(sender.send(Err(status)).await),
                 };
-                if last.as_ref() != Some(&next) {
-                    if sender.send(Ok(next.clone())).await.is_err() {
-                        return;
+                // Between changes only the token is looked at again.
+                if seen != Some(state.index) {
+                    seen = Some(state.index);
+                    let next = status_of(&state, deployment.as_ref(), service.as_ref());
+                    if last.as_ref() != next.as_ref().ok() {
+                        last = next.as_ref().ok().cloned();
+                        let is_over = next.is_err();
+                        if sender.send(next).await.is_err() || is_over {
+                            return;
+                        }
                     }
-                    last = Some(next);
                 }
                 tokio::select! {
-                    () = api.news_after(index) => {}
+                    () = api.news_after(state.index) => {}
                     () = sender.closed() => return,
                 }
             }
@@ -112,17 +117,13 @@ impl Audit for Api {
     }
 }
 
-impl Api {
-    async fn status_after(
-        &self,
-        caller: &Caller,
-        deployment: Option<&DeploymentName>,
-        service: Option<&ServiceName>,
-    ) -> Result<(u64, proto::Document), Status> {
-        let state = self.still_seen(caller).await?;
-        let status = view::status::status(&state, deployment, service).map_err(refuse)?;
-        Ok((state.index, document(&status)?))
-    }
+#[allow(clippy::result_large_err)] // what the generated traits return
+fn status_of(
+    state: &ClusterState,
+    deployment: Option<&DeploymentName>,
+    service: Option<&ServiceName>,
+) -> Result<proto::Document, Status> {
+    document(&view::status::status(state, deployment, service).map_err(refuse)?)
 }
 
 fn filter(request: &proto::AuditRequest) -> Result<(Option<Timestamp>, Vec<EventType>), Status> {
