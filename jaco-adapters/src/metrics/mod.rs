@@ -22,11 +22,14 @@ use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::transport::histogram::Histogram;
+use crate::transport::seats::{Seated, Seats};
 
 /// The version of the text format.
 const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// A scraper sends its request at once.
 const HEADER_READ: Duration = Duration::from_secs(10);
+/// Connections at once.
+const CONNECTIONS: usize = 16;
 /// After `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -80,17 +83,21 @@ impl Metrics {
         page
     }
 
-    /// Serves the page at `/metrics` until the task is dropped.
+    /// Serves the page at `/metrics` until the task is dropped. Where there are too many
+    /// connections, the longest idle one is closed.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let seats = Seats::new(CONNECTIONS);
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&self).connection(stream))),
+                Ok((stream, _)) => {
+                    tokio::spawn(Arc::clone(&self).connection(seats.take(stream)));
+                }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: Seated<TcpStream>) {
         let serve = service_fn(|request| {
             let answer = self.answer(&request);
             async move { Ok::<_, Infallible>(answer) }
@@ -235,5 +242,27 @@ mod tests {
         ] {
             assert!(page.lines().any(|own| own == line), "{line}\n{page}");
         }
+    }
+
+    #[tokio::test]
+    async fn strangers_that_say_nothing_keep_no_scrape_out() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let served = tokio::spawn(Arc::new(Metrics::new()).serve(listener));
+        let mut silent = Vec::new();
+        for _ in 0..3 * CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.expect("a connection"));
+        }
+        let mut scrape = TcpStream::connect(address).await.expect("a connection");
+        let request = b"GET /metrics HTTP/1.0\r\n\r\n";
+        scrape.write_all(request).await.expect("sent");
+        let mut page = String::new();
+        scrape.read_to_string(&mut page).await.expect("a page");
+        assert!(page.contains("jaco_dns_queries_total"), "{page}");
+        // The first of the others was closed for it.
+        assert_eq!(silent[0].read(&mut [0]).await.ok(), Some(0));
+        served.abort();
     }
 }

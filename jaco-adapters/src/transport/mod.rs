@@ -7,7 +7,7 @@ pub mod incoming;
 pub(crate) mod links;
 pub(crate) mod listeners;
 pub mod pki;
-mod seats;
+pub(crate) mod seats;
 pub mod tls;
 
 /// Generated from `src/api/proto`.
