@@ -3,6 +3,7 @@
 //! Newer engines drop in the raw table what does not come from a container's own bridge, so
 //! what the mesh brings is accepted there too.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use jaco_core::node::mesh::{INTERFACE, Passage};
@@ -32,7 +33,11 @@ pub(super) async fn ensure(passages: &[Passage]) -> Result<(), HostError> {
                 rule
             })
         });
-        let wanted: Vec<Vec<String>> = wanted.collect();
+        let mut wanted: Vec<Vec<String>> = wanted.collect();
+        if chain == "DOCKER-USER" {
+            let pools: BTreeSet<&str> = passages.iter().map(|it| it.to.as_str()).collect();
+            wanted.extend(pools.into_iter().map(closed));
+        }
         let found = ours(table, chain).await?;
         let is_in = |rule: &[String], rules: &[Vec<String>]| {
             rules.iter().any(|other| sorted(other) == sorted(rule))
@@ -64,6 +69,29 @@ fn sorted(rule: &[String]) -> Vec<&str> {
     let mut words: Vec<&str> = rule.iter().map(String::as_str).collect();
     words.sort_unstable();
     words
+}
+
+/// Nobody outside begins a connection into a container network, also while the table is missing
+/// that says so and the engine leaves the chain's policy at accept.
+fn closed(pool: &str) -> Vec<String> {
+    let matches = [
+        "!",
+        "-i",
+        "jaco-+",
+        "-d",
+        pool,
+        "-m",
+        "conntrack",
+        "--ctstate",
+        "NEW",
+    ];
+    words(
+        &[
+            &matches[..],
+            &["-m", "comment", "--comment", COMMENT, "-j", "DROP"],
+        ]
+        .concat(),
+    )
 }
 
 fn ends(passage: &Passage) -> Vec<String> {
