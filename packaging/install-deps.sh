@@ -9,7 +9,7 @@
 set -eu
 
 bed="docker.io nftables iproute2 iptables busybox-static docker-registry
-    pebble openssl curl"
+    pebble openssl curl python3"
 bench="wrk nghttp2-client jq nginx-light libnginx-mod-stream haproxy caddy dnsmasq-base dnsperf etcd-server"
 parity="docker-compose"
 
