@@ -19,6 +19,10 @@ use tokio::time::Sleep;
 
 use super::body::Body;
 
+/// A frame is given in pieces of this size, as HTTP/2 sends it: a client that takes one of them
+/// shows that it takes something, however slow it is.
+const PIECE: usize = 16 * 1024;
+
 thread_local! {
     /// The stream whose task runs; the library calls the service within it.
     static RUNNING: RefCell<Option<Rc<Stream>>> = const { RefCell::new(None) };
@@ -90,6 +94,8 @@ impl<F: Future> Future for Task<F> {
 /// A response's body that knows whether its client takes it.
 pub(super) struct Watched {
     body: Body,
+    /// What is left of the body's last frame.
+    rest: Bytes,
     stream: Option<Rc<Stream>>,
 }
 
@@ -98,8 +104,19 @@ impl Watched {
     pub(super) fn new(body: Body) -> Self {
         Self {
             body,
+            rest: Bytes::new(),
             stream: RUNNING.with_borrow(Clone::clone),
         }
+    }
+
+    /// The first piece of a frame; the others are kept.
+    fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        frame.map_data(|mut data| {
+            if data.len() > PIECE {
+                self.rest = data.split_off(PIECE);
+            }
+            data
+        })
     }
 }
 
@@ -111,7 +128,11 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let frame = match self.rest.is_empty() {
+            true => Pin::new(&mut self.body).poll_frame(cx),
+            false => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest))))),
+        };
+        let frame = frame.map_ok(|frame| self.piece(frame));
         if let Some(stream) = &self.stream {
             let is_given = matches!(frame, Poll::Ready(Some(Ok(_))));
             stream.given.set(is_given.then(Instant::now));
@@ -120,10 +141,17 @@ impl HttpBody for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }

@@ -47,8 +47,8 @@ pub(super) struct Worker {
     pub(super) turns: Turns,
     pub(super) limits: Limits,
     pub(super) tls: Arc<ServerConfig>,
-    /// Where visitors of plain HTTP are sent.
     pub(super) http_port: u16,
+    /// Where visitors of plain HTTP are sent.
     pub(super) https_port: u16,
     pub(super) trusted: Arc<TrustedPeers>,
     pub(super) under_way: Arc<UnderWay>,

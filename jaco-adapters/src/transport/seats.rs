@@ -23,7 +23,7 @@ struct Seat {
     /// Milliseconds from the listener's begin to the last byte that the client sent.
     heard: AtomicU64,
     is_lost: AtomicBool,
-    reader: AtomicWaker,
+    waiting: AtomicWaker,
 }
 
 /// A connection that has a seat, and loses it when another one needs it more.
@@ -56,7 +56,7 @@ impl Seats {
         let seat = Arc::new(Seat {
             heard: AtomicU64::new(self.now()),
             is_lost: AtomicBool::new(false),
-            reader: AtomicWaker::new(),
+            waiting: AtomicWaker::new(),
         });
         let mut taken = self.taken();
         if taken.1.len() >= self.size {
@@ -65,7 +65,7 @@ impl Seats {
                 && let Some(seat) = taken.1.remove(&number)
             {
                 seat.is_lost.store(true, Ordering::Release);
-                seat.reader.wake();
+                seat.waiting.wake();
             }
         }
         taken.0 += 1;
@@ -92,9 +92,14 @@ impl<S> Seated<S> {
         &self.inner
     }
 
-    fn lost(&self) -> Option<io::Error> {
-        let is_lost = self.seat.is_lost.load(Ordering::Acquire);
-        is_lost.then(|| io::ErrorKind::ConnectionAborted.into())
+    /// Fails once the seat is lost, for whichever way the connection waits: a client that reads
+    /// nothing has it wait in writing.
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.seat.waiting.register(cx.waker());
+        match self.seat.is_lost.load(Ordering::Acquire) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -104,10 +109,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Seated<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.seat.reader.register(cx.waker());
-        if let Some(lost) = self.lost() {
-            return Poll::Ready(Err(lost));
-        }
+        self.check(cx)?;
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if read.is_ready() {
             self.seat.heard.store(self.seats.now(), Ordering::Relaxed);
@@ -122,6 +124,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Seated<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -130,6 +133,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Seated<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
@@ -138,6 +142,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Seated<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -177,5 +182,20 @@ mod tests {
         seated[0].read_exact(&mut byte).await.expect("still there");
         drop(seated);
         assert!(seats.taken().1.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_to_write_loses_its_seat_too() {
+        let seats = Seats::new(1);
+        let (_silent, server) = duplex(8);
+        let mut stuck = seats.take(server);
+        let writing = tokio::spawn(async move { stuck.write_all(&[0; 64]).await });
+        tokio::task::yield_now().await;
+        let (_client, server) = duplex(8);
+        let _other = seats.take(server);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(5), writing).await;
+        let ended = ended.expect("it is woken").expect("it does not panic");
+        let kind = ended.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::ConnectionAborted));
     }
 }

@@ -13,7 +13,9 @@ use hyper::body::{Frame, Incoming};
 use jaco_adapters::ingress::Limits;
 use jaco_core::id::Domain;
 
-use super::support::{Authority, Body, DEADLINE, Rig, Upstream, large, ok, secure, speak};
+use super::support::{
+    Authority, Body, DEADLINE, Rig, Upstream, large, ok, secure, speak, speak_with_window,
+};
 
 /// One upstream behind `a.test` within TLS.
 fn rig(authority: &Authority, upstream: &Upstream, limits: Limits) -> Rig {
@@ -273,5 +275,27 @@ fn a_stream_whose_upstream_pauses_goes_on() {
             .await
             .unwrap();
         assert_eq!(text(response).await, "ab");
+    });
+}
+
+#[test]
+fn a_slow_stream_that_takes_something_goes_on() {
+    let authority = Authority::new();
+    let upstream = Upstream::answering(|_| Some(ok(&"x".repeat(1 << 20))));
+    let rig = rig(&authority, &upstream, impatient());
+    // Room for one frame of the protocol at a time.
+    let window = 16 * 1024;
+    speak_with_window(&rig, &authority, window, |mut sender| async move {
+        let response = sender
+            .send_request(request("GET", "/", empty()))
+            .await
+            .unwrap();
+        let mut body = response.into_body();
+        let mut taken = 0;
+        while let Some(frame) = body.frame().await {
+            taken += frame.unwrap().into_data().unwrap().len();
+            tokio::time::sleep(SHORT / 10).await;
+        }
+        assert_eq!(taken, 1 << 20);
     });
 }

@@ -85,6 +85,21 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     F: Future,
 {
+    speak_with_window(rig, authority, 2 << 20, talk)
+}
+
+/// The same, with so much room for each response.
+pub(crate) fn speak_with_window<B, F>(
+    rig: &Rig,
+    authority: &Authority,
+    window: u32,
+    talk: impl FnOnce(SendRequest<B>) -> F,
+) -> F::Output
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: Future,
+{
     runtime().block_on(async {
         let address = rig.ingress.https_address().unwrap();
         let tcp = TcpStream::connect(address).await.unwrap();
@@ -92,7 +107,9 @@ where
         let name = ServerName::try_from("a.test").unwrap();
         let tls = connector.connect(name, tcp).await.unwrap();
         assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let handshake = client::handshake(TokioExecutor::new(), TokioIo::new(tls));
+        let handshake = client::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(window)
+            .handshake(TokioIo::new(tls));
         let (sender, connection) = handshake.await.unwrap();
         tokio::spawn(connection);
         tokio::time::timeout(DEADLINE, talk(sender)).await.unwrap()

@@ -16,7 +16,7 @@ use jaco_core::manifest::spec::Protocol;
 use jaco_core::node::ingress::{PortRoute, Route, RouteTable, Upstream as Replica};
 use jaco_core::ports::ingress_proxy::IngressProxy;
 
-pub(crate) use http2::{Body, Http2Upstream, speak};
+pub(crate) use http2::{Body, Http2Upstream, speak, speak_with_window};
 pub(crate) use tls::{Authority, Visitor};
 pub(crate) use upstream::{Upstream, ok};
 pub(crate) use wire::{Message, Wire};
