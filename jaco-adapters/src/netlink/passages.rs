@@ -71,27 +71,14 @@ fn sorted(rule: &[String]) -> Vec<&str> {
     words
 }
 
-/// Nobody outside begins a connection into a container network, also while the table is missing
+/// Nothing but replies comes into a container network from outside, also while the table is missing
 /// that says so and the engine leaves the chain's policy at accept.
 fn closed(pool: &str) -> Vec<String> {
-    let matches = [
-        "!",
-        "-i",
-        "jaco-+",
-        "-d",
-        pool,
-        "-m",
-        "conntrack",
-        "--ctstate",
-        "NEW",
-    ];
-    words(
-        &[
-            &matches[..],
-            &["-m", "comment", "--comment", COMMENT, "-j", "DROP"],
-        ]
-        .concat(),
-    )
+    let from = ["!", "-i", "jaco-+", "-d", pool];
+    // In the order in which a listing has them.
+    let no_reply = ["-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED"];
+    let rest = ["-m", "comment", "--comment", COMMENT, "-j", "DROP"];
+    words(&[&from[..], &no_reply, &rest].concat())
 }
 
 fn ends(passage: &Passage) -> Vec<String> {

@@ -136,14 +136,11 @@ impl Ruleset {
         self.true_sources("forward", names, bridges);
         let v6 = vec![ipv6(), interface("oifname", "==", BRIDGES)];
         self.rule("forward", "IPv6 to containers", v6, "drop");
-        let strangers = vec![
-            to(POOL),
-            interface("iifname", "!=", BRIDGES),
-            json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}),
-        ];
-        self.rule("forward", "into containers", strangers, "drop");
         self.rule("forward", "denied", vec![from(POOL), to(DENY)], "drop");
         self.rule("forward", "replies", vec![answers()], "accept");
+        // Whatever is no reply: a reset that is forged begins no connection either.
+        let strangers = vec![to(POOL), interface("iifname", "!=", BRIDGES)];
+        self.rule("forward", "into containers", strangers, "drop");
         self.each_scope("forward", names);
         self.rule(
             "forward",
