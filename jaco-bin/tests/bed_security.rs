@@ -75,12 +75,11 @@ fn project(bed: &Bed, name: &str, service: &str, rest: &str) -> Project {
 }
 
 /// The cluster takes a write, and its daemons are small.
-fn is_well(bed: &Bed, project: &Project, number: usize) {
+fn is_well(bed: &Bed, number: usize) {
     let scale = format!("web/web={}", 1 + number % 2);
     bed.host(1 + number % 2)
         .jaco_text(&["scale", &scale])
         .unwrap();
-    let _ = project;
     for host in bed.hosts() {
         let Some(pid) = host.daemon().pid() else {
             continue;
@@ -115,7 +114,7 @@ fn a_token_is_worth_what_it_was_issued_with() {
     ] {
         assert_eq!(dev.refused(words), "permission_denied", "{words:?}");
     }
-    is_well(&bed, &web, 0);
+    is_well(&bed, 0);
     // It does not reach into a host, by whichever key.
     for (number, (service, rest, code)) in [
         ("volumes: [\"/opt:/host\"]", "", "permission_denied"),
@@ -162,13 +161,13 @@ fn a_token_is_worth_what_it_was_issued_with() {
             !output.status.success() && said.contains(code),
             "{service}: {said}"
         );
-        is_well(&bed, &web, number);
+        is_well(&bed, number);
     }
     assert_eq!(
         dev.refused(&["scale", "web/web=4294967295"]),
         "validation_failed"
     );
-    is_well(&bed, &web, 1);
+    is_well(&bed, 1);
     // With the right it may, and the node is asked again.
     let ops = Holder::of(host, &web, &["--name", "ops", "--allow-host"]);
     let bind = project(&bed, "bind", "volumes: [\"/opt:/host:ro\"]", "");
@@ -274,7 +273,7 @@ fn strangers_wear_nothing_out() {
     for _ in 0..3 {
         dev.can(&["status"]);
     }
-    is_well(&bed, &web, 0);
+    is_well(&bed, 0);
     // The oldest were given up.
     silent[0]
         .set_read_timeout(Some(Duration::from_secs(10)))
@@ -299,7 +298,7 @@ fn strangers_wear_nothing_out() {
     assert_eq!(told["events"].as_array().unwrap().len(), 1, "{told}");
     let after = host.jaco_json(&["cluster", "status"]).unwrap()["raft_term"].clone();
     assert_eq!(before, after, "there was an election");
-    is_well(&bed, &web, 1);
+    is_well(&bed, 1);
 }
 
 #[test]
@@ -316,13 +315,13 @@ fn a_removed_member_is_out_at_once_also_when_it_has_not_noticed() {
     .unwrap();
     host.jaco_text(&["node", "remove", "node-3", "--force"])
         .unwrap();
-    let index = || {
+    let members = || {
         host.jaco_json(&["cluster", "status"]).unwrap()["nodes"]
             .as_array()
             .unwrap()
             .len()
     };
-    assert_eq!(index(), 2);
+    assert_eq!(members(), 2);
     bed.host(3).daemon().resume().unwrap();
     std::thread::sleep(Duration::from_secs(1));
     // Whatever it asks for on its own socket does not happen.

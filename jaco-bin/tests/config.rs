@@ -238,3 +238,18 @@ fn what_containers_may_have_and_reach_is_checked() {
         );
     }
 }
+
+#[test]
+fn containers_and_the_mesh_are_never_trusted_as_a_balancer() {
+    let text = "ingress: {trusted_proxies: [10.0.0.0/8]}";
+    let trusted = parse(text, &environment()).unwrap().trusted_proxies;
+    assert!(trusted.contains("10.1.2.3".parse().unwrap()));
+    for inside in [
+        "10.244.0.9",
+        "10.244.255.1",
+        "10.245.0.2",
+        "::ffff:10.244.0.9",
+    ] {
+        assert!(!trusted.contains(inside.parse().unwrap()), "{inside}");
+    }
+}

@@ -121,7 +121,7 @@ async fn forward(
         client: &client.address,
         trusted: client.trusted,
         secure: client.secure,
-        port: worker.port(client.secure),
+        port: worker.port(secure),
         host,
         request_id,
     };

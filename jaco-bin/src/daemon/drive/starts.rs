@@ -114,7 +114,7 @@ impl Starts {
             let demands = demands.iter().map(|it| format!("{}: {}", it.key, it.value));
             let demands: Vec<String> = demands.collect();
             RuntimeError::Denied(format!(
-                "this node does not allow what nobody with the right granted: {}",
+                "the service asks its host for more than it was granted: {}",
                 demands.join(", ")
             ))
         })
